@@ -1,0 +1,88 @@
+# The Python for .venv: 3.10, 3.11 or 3.12, say `make setup PYTHON=python3.12`.
+PYTHON ?= python3
+# Passed on by test, unit, golden (to pytest) and demo (to `train`).
+ARGS ?=
+# Test processes; each imports torch, so this is not "one per core".
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STAMP := $(VENV)/.ready
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# What these point to is not what requirements.lock says.
+unexport PYTHONPATH PYTHONHOME
+
+# Shell conditions and messages used below
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+VERSION := import sys; print("%d.%d" % sys.version_info[:2])
+
+.PHONY: help setup test unit demo lint format lock golden clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
+		| awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@printf '%s\n' '' 'Options: PYTHON=python3.12 (setup), ARGS="..." (test, unit, golden, demo), WORKERS=4 (test)'
+
+setup: ## Create .venv and install the locked dependencies (quick when nothing changed)
+ifneq ($(origin PYTHON),file)
+	@if [ -e $(STAMP) ] && [ "$$($(BIN)/python -c '$(VERSION)')" != "$$($(PYTHON) -c '$(VERSION)')" ]; then \
+		echo "==> $(PYTHON) is not the Python of $(VENV): setting up anew"; rm -f $(STAMP); fi
+endif
+	@$(MAKE) --no-print-directory $(STAMP)
+	@echo "==> ready: $(BIN)/train, or: source $(BIN)/activate"
+
+# Written last, so that an interrupted set-up is taken up again.
+$(STAMP): pyproject.toml requirements.lock requirements-torch.txt
+	@rm -f $@
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 && $(BIN)/python -c '$(SUPPORTED)' \
+		&& { [ $(origin PYTHON) = file ] \
+			|| [ "$$($(BIN)/python -c '$(VERSION)')" = "$$($(PYTHON) -c '$(VERSION)')" ]; } \
+		|| { $(PYTHON) -c '$(SUPPORTED)' \
+				|| { echo "error: '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true);" \
+					"Python 3.10, 3.11 or 3.12 is needed: make setup PYTHON=python3.12" >&2; exit 1; }; \
+			echo "==> [1/4] creating $(VENV) with $$($(PYTHON) --version)"; \
+			rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	@echo "==> [2/4] installing torch (200 MB for a CPU build, 3 GB for a CUDA build)"
+	@$(PIP) install -r requirements-torch.txt setuptools -c requirements.lock
+	@echo "==> [3/4] installing $$(grep -c == requirements.lock) locked packages (a few minutes)"
+	@$(PIP) install --no-deps --no-build-isolation --use-pep517 -r requirements.lock
+	@echo "==> [4/4] installing tunecask itself, editable"
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+test: lint ## Lint, check types, run all tests with coverage (ARGS="-k topology" picks tests)
+	@echo "==> tests, all, with coverage"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term $(ARGS)
+
+unit: $(STAMP) ## Run only the unit tests: seconds, no model
+	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+demo: $(STAMP) ## Fine-tune, evaluate and quantize the embedded model, offline on a CPU
+	@echo "==> train sft --then eval,quantize $(ARGS)"
+	@$(BIN)/train sft --then eval,quantize $(ARGS)
+
+lint: $(STAMP) ## Check style, format and types
+	@echo "==> ruff check, ruff format --check, mypy"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## Reformat the code and fix what ruff can fix
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+lock: $(STAMP) ## Resolve requirements.lock again (ARGS=--upgrade for newer releases)
+	@echo "==> resolving pyproject.toml with its extras azure and dev"
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --extra azure --extra dev \
+		--custom-compile-command "make lock" --output-file requirements.lock $(ARGS) pyproject.toml
+
+golden: $(STAMP) ## Write the golden files again; review them as a diff
+	@TUNECASK_UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/unit $(ARGS)
+
+clean: ## Remove .venv, caches and builds, but no outputs
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov
+	find . -name __pycache__ -type d -not -path './outputs/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Tunecask: fine-tune, evaluate and quantize language models with torchtune."""

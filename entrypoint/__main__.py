@@ -1,0 +1,5 @@
+"""`python -m entrypoint` is `train`."""
+
+from entrypoint.cli import main
+
+main()

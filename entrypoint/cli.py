@@ -1,0 +1,65 @@
+"""`train`: the commands, and the one place where errors become exit codes."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from entrypoint.commands import evaluate, quantize, sft
+from entrypoint.errors import ExitCode, TrainError
+
+BUG = "This is a bug in Tunecask. Run again with --debug and report what it prints."
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, envvar="TRAIN_DEBUG", help="Show a traceback when something fails.")
+@click.version_option(package_name="tunecask", prog_name="train")
+@click.pass_context
+def train(context: click.Context, debug: bool) -> None:
+    """Fine-tune, evaluate and quantize language models.
+
+    Without arguments a command works on a small built-in model and data set, offline, on a CPU:
+    `train sft --then eval,quantize` shows everything in a few minutes.
+    """
+    context.obj = debug
+
+
+train.add_command(sft.sft)
+train.add_command(evaluate.evaluate)
+train.add_command(quantize.quantize)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `train` and exit with the code that errors.ExitCode documents."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    debug = "--debug" in arguments or os.environ.get("TRAIN_DEBUG", "").lower() in ("1", "true", "yes")
+    try:
+        train.main(args=list(arguments), prog_name="train", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return _report("interrupted", ExitCode.SIGINT, debug)
+    except TrainError as error:
+        return _report(str(error), error.exit_code, debug)
+    except Exception as error:
+        return _report(f"{type(error).__name__}: {error}\n{BUG}", ExitCode.BUG, debug)
+    return ExitCode.OK
+
+
+def _report(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"Error: {message}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

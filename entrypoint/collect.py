@@ -1,0 +1,124 @@
+"""From what a recipe leaves behind to the run folder's artifacts and result."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from entrypoint.errors import TrainingError
+from entrypoint.files import write_json
+from entrypoint.models.card import TORCH_DTYPE
+from entrypoint.plan import Plan
+
+RESULT_VERSION = 1
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+TORCHTUNE_ADAPTER = "adapter_model.pt"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingMetrics:
+    """What the metrics stream says of a run as a whole."""
+
+    steps: int
+    first_loss: float
+    last_loss: float
+
+
+def collect(plan: Plan) -> TrainingMetrics:
+    """Move the last epoch's checkpoint to final/ and adapter/ and read the metrics.
+
+    The two are kept apart: transformers would load an adapter that lies beside merged weights on
+    top of them.
+
+    Raises:
+        TrainingError: the recipe left no checkpoint, or a loss that is not a number.
+    """
+    metrics = read_metrics(plan.folder.logs / "metrics.jsonl")
+    epoch_folder = plan.folder.checkpoints / f"epoch_{plan.epochs - 1}"
+    if not epoch_folder.is_dir():
+        raise TrainingError(
+            "training ended without a checkpoint",
+            where=plan.folder.checkpoints,
+            hint="a recipe of one's own must save to model_output_dir",
+        )
+    if (epoch_folder / ADAPTER_FILES[0]).exists():
+        _separate_adapter(epoch_folder, plan)
+    _state_dtype(epoch_folder / "config.json", plan.world.dtype)
+    epoch_folder.rename(plan.folder.final)
+    if not any(plan.folder.checkpoints.iterdir()):
+        plan.folder.checkpoints.rmdir()
+    return metrics
+
+
+def read_metrics(path: Path) -> TrainingMetrics:
+    """First and last loss of a metrics.jsonl.
+
+    Raises:
+        TrainingError: there is no step, or a loss is not finite.
+    """
+    try:
+        steps = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    except FileNotFoundError:
+        steps = []
+    if not steps:
+        raise TrainingError(
+            "training logged no step",
+            where=path,
+            hint="a recipe of one's own needs entrypoint.tune.metrics.MetricStream as metric_logger",
+        )
+    for step in steps:
+        # a NaN is the only number unlike itself
+        if step["loss"] != step["loss"] or abs(step["loss"]) == float("inf"):
+            raise TrainingError(
+                f"the loss is {step['loss']} at step {step['step']}",
+                where=path,
+                hint="lower --lr, or train with --dtype fp32",
+            )
+    return TrainingMetrics(
+        steps=steps[-1]["step"], first_loss=steps[0]["loss"], last_loss=steps[-1]["loss"]
+    )
+
+
+def _separate_adapter(epoch_folder: Path, plan: Plan) -> None:
+    scratch = plan.folder.adapter.with_name(".adapter.partial")
+    scratch.mkdir()
+    for name in ADAPTER_FILES:
+        (epoch_folder / name).rename(scratch / name)
+    # torchtune's second copy of the same adapter, which nothing else reads
+    (epoch_folder / TORCHTUNE_ADAPTER).unlink(missing_ok=True)
+    config = json.loads((scratch / ADAPTER_FILES[0]).read_text("utf-8"))
+    config |= {"base_model_name_or_path": str(plan.model.folder), "task_type": "CAUSAL_LM"}
+    write_json(scratch / ADAPTER_FILES[0], config)
+    scratch.rename(plan.folder.adapter)
+
+
+def _state_dtype(config_path: Path, dtype: str) -> None:
+    """Make config.json name the dtype that the weights were saved in; torchtune copies the base's,
+    and transformers would round the weights to it."""
+    config = json.loads(config_path.read_text("utf-8"))
+    config.pop("torch_dtype", None)
+    write_json(config_path, config | {"dtype": TORCH_DTYPE[dtype]})
+
+
+def write_result(
+    plan: Plan,
+    metrics: TrainingMetrics,
+    evaluations: Mapping[str, Mapping[str, float]],
+    quantized: Sequence[str],
+) -> None:
+    """Write result.json, the versioned summary that other programs read."""
+    result = {
+        "version": RESULT_VERSION,
+        "status": "completed",
+        "objective": plan.settings.objective,
+        "method": plan.settings.method,
+        "steps": metrics.steps,
+        "loss": {"first": metrics.first_loss, "last": metrics.last_loss},
+        "artifacts": {
+            "final": "final",
+            "adapter": "adapter" if plan.folder.adapter.is_dir() else None,
+            "quantized": {method: f"quantized/{method}" for method in quantized},
+        },
+        "evaluation": evaluations,
+    }
+    write_json(plan.folder.result, result)

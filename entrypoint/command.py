@@ -1,0 +1,57 @@
+"""From a plan or a request to the command that carries it out. Pure."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from entrypoint.evaluation.request import Request
+from entrypoint.plan import Plan
+
+CHILD_ENVIRONMENT: Mapping[str, str] = {
+    # Buffers of every step are of the same sizes: keeping them and backing them by huge pages
+    # saves page faults (measured: system time 9.0 s -> 5.9 s in 10 steps, 1.1 times the steps/s).
+    "GLIBC_TUNABLES": ":".join(
+        (
+            "glibc.malloc.hugetlb=1",
+            "glibc.malloc.mmap_threshold=33554432",
+            "glibc.malloc.trim_threshold=8000000000",
+            "glibc.malloc.top_pad=268435456",
+        )
+    ),
+    # rows are tokenised in the loop's own process, and a fork after use would only warn
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+"""Variables of training and evaluation processes that the user has not set."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """An executable call; no shell is involved."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    """What is added to the parent's environment."""
+
+    def __str__(self) -> str:
+        """A line to paste into a shell."""
+        assignments = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        return " ".join((*assignments, shlex.join(self.argv)))
+
+
+def tune_command(plan: Plan, environ: Mapping[str, str]) -> Command:
+    """`tune run` of the plan's recipe with the rendered file of its run folder."""
+    return _python(
+        "entrypoint.tune", "run", plan.recipe, "--config", str(plan.folder.recipe), environ=environ
+    )
+
+
+def evaluation_command(request: Request, environ: Mapping[str, str]) -> Command:
+    """The process that scores one checkpoint."""
+    return _python("entrypoint.evaluation", request.to_json(), environ=environ)
+
+
+def _python(module: str, *arguments: str, environ: Mapping[str, str]) -> Command:
+    added = {name: value for name, value in CHILD_ENVIRONMENT.items() if name not in environ}
+    return Command(argv=(sys.executable, "-m", module, *arguments), environment=added)

@@ -1,0 +1,36 @@
+"""`train quantize`."""
+
+import os
+from pathlib import Path
+
+import click
+
+from entrypoint import options
+from entrypoint.settings import Device, Dtype
+
+
+@click.command()
+@options.checkpoint
+@options.option(
+    "--method",
+    type=click.Choice(("8da4w",)),
+    default="8da4w",
+    show_default=True,
+    help="8da4w: 4-bit weights, 8-bit activations.",
+)
+@options.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Where to write.  [default: quantized/ of the run, or outputs/quantize-<time>]",
+)
+@options.device
+@options.dtype
+def quantize(model: str, method: str, output: Path | None, device: Device, dtype: Dtype) -> None:
+    """Quantize a model with torchao, into a folder that transformers loads.
+
+    The unquantized weights stay where they are.
+    """
+    from entrypoint import pipeline
+
+    pipeline.quantize_one(model, method, os.environ, output=output, device=device, dtype=dtype)

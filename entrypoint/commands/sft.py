@@ -1,0 +1,40 @@
+"""`train sft`."""
+
+import os
+from typing import Any
+
+import click
+
+from entrypoint import options
+from entrypoint.settings import Settings
+
+
+@click.command()
+@options.model
+@options.data
+@options.method
+@options.output
+@options.epochs
+@options.max_steps
+@options.batch_size
+@options.lr
+@options.max_seq_len
+@options.seed
+@options.overrides
+@options.recipe
+@options.then
+@options.tasks
+@options.tasks_folder
+@options.limit
+@options.device
+@options.dtype
+@options.dry_run
+def sft(**given: Any) -> None:
+    """Fine-tune a model on rows with answers.
+
+    Rows are chat messages, or instruction (and input) with output, or prompt with completion.
+    With --then eval,quantize the base, the tuned and the quantized model are compared at the end.
+    """
+    from entrypoint import pipeline
+
+    pipeline.fine_tune(Settings(objective="sft", **given), os.environ)

@@ -1,0 +1,1 @@
+"""The built-in data set and the generator that wrote it."""

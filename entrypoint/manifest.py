@@ -1,0 +1,81 @@
+"""What a run was made from, so that it can be understood and repeated. Pure but for `gather`."""
+
+import hashlib
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from entrypoint.plan import Plan
+from entrypoint.process import git_revision
+
+MANIFEST_VERSION = 1
+PACKAGES = (
+    "tunecask",
+    "torch",
+    "torchtune",
+    "torchao",
+    "transformers",
+    "datasets",
+    "lm-eval",
+    "peft",
+    "safetensors",
+)
+
+
+def gather(plan: Plan, recipe: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The manifest of a run that is about to start; holds no secret.
+
+    Args:
+        recipe: the rendered YAML.
+        environ: for the name of the image (TRAIN_IMAGE), which a container build sets.
+    """
+    held_out = plan.dataset.evaluation
+    return {
+        "version": MANIFEST_VERSION,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "settings": plan.settings.as_dict(),
+        "seed": plan.settings.seed,
+        "world": asdict(plan.world),
+        "model": {
+            "reference": plan.model.reference,
+            "folder": str(plan.model.folder),
+            "architecture": plan.model.architecture,
+            "parameters": plan.model.parameters,
+            "config_sha256": _sha256(plan.model.folder / "config.json"),
+            "shards": {name: (plan.model.folder / name).stat().st_size for name in plan.model.shards},
+        },
+        "data": {
+            "reference": plan.dataset.reference,
+            "train": {"rows": plan.dataset.train.rows, "sha256": plan.dataset.train.sha256},
+            "evaluation": held_out and {"rows": held_out.rows, "sha256": held_out.sha256},
+        },
+        "recipe": {
+            "name": plan.recipe,
+            "template": plan.template.name,
+            "sha256": hashlib.sha256(recipe.encode()).hexdigest(),
+        },
+        "versions": {"python": platform.python_version(), **_versions()},
+        "platform": platform.platform(),
+        "image": environ.get("TRAIN_IMAGE"),
+        "git_revision": git_revision(Path(__file__).parent),
+        "executable": sys.executable,
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

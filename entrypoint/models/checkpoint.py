@@ -1,0 +1,43 @@
+"""From what --model of `eval` and `quantize` names to a folder that transformers loads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from entrypoint.errors import ModelError
+from entrypoint.models.embedded.materialise import embedded_folder, materialise
+from entrypoint.models.weights import check_whole, find_shards
+from entrypoint.plan import RunFolder
+from entrypoint.settings import EMBEDDED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A model to evaluate or quantize."""
+
+    folder: Path
+    label: str
+    run: RunFolder | None
+    """The run that it is the final model of."""
+
+
+def locate(reference: str, environ: Mapping[str, str]) -> Checkpoint:
+    """Find the checkpoint and make sure that its weight files are whole.
+
+    Raises:
+        ModelError: nothing is there, or a weight file is cut short.
+    """
+    if reference == EMBEDDED:
+        materialise(embedded_folder(environ))
+        return Checkpoint(folder=embedded_folder(environ), label="base", run=None)
+    given = Path(reference).expanduser().resolve()
+    run = RunFolder(root=given) if RunFolder(root=given).manifest.is_file() else None
+    folder = run.final if run else given
+    if not folder.is_dir():
+        raise ModelError(
+            f"there is no model at {folder}" if not run else f"the run {given} has no final model",
+            where="--model or TRAIN_MODEL",
+            hint="give a run folder, a model folder in Hugging Face format, or `embedded`",
+        )
+    check_whole(folder, find_shards(folder))
+    return Checkpoint(folder=folder, label="tuned" if run else folder.name, run=run)

@@ -1,0 +1,20 @@
+"""Keeps warnings off the screen that no user can act on."""
+
+import logging
+import warnings
+
+CHATTY_LOGGERS = (
+    # torchao 0.17 under another torch than it was built for: CUDA extensions are skipped
+    "torchao",
+    # torch 2.13 about torchao's enums
+    "torch.utils._pytree",
+    # lm-eval about optional arguments of custom data sets
+    "lm_eval.api.task",
+)
+
+
+def silence() -> None:
+    """Raise the level of loggers that only warn of what works all the same."""
+    for name in CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*Enum subclass.*")

@@ -1,0 +1,156 @@
+"""Command-line options as named values; every one has a TRAIN_<OPTION> variable."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from entrypoint.settings import EMBEDDED, Device, Dtype, Method, Settings, Step
+
+F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[F], F]
+
+POSITIVE = click.IntRange(min=1)
+DEFAULTS = {name: field.default for name, field in Settings.__dataclass_fields__.items()}
+
+
+def option(name: str, *names: str, **arguments: Any) -> Callable[[F], F]:
+    """A click option that is also the variable TRAIN_<NAME>."""
+    variable = f"TRAIN_{name.strip('-').replace('-', '_').upper()}"
+    return click.option(name, *names, envvar=variable, show_envvar=True, **arguments)
+
+
+class CommaList(click.ParamType[tuple[str, ...], Any]):
+    """`a,b` as ("a", "b"), each one of `choices`.
+
+    Args:
+        choices: the allowed items; None allows any.
+    """
+
+    name = "list"
+
+    def __init__(self, choices: tuple[str, ...] | None = None) -> None:
+        self.choices = choices
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"{{{','.join(self.choices)}}}" if self.choices else "A,B,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        items = tuple(item.strip() for item in str(value).split(",") if item.strip())
+        for item in items:
+            if self.choices and item not in self.choices:
+                self.fail(f"{item!r} is not one of {', '.join(self.choices)}.", param, ctx)
+        return items
+
+
+model = option(
+    "--model",
+    default=EMBEDDED,
+    show_default=True,
+    metavar="REF",
+    help="A model folder in Hugging Face format, or `embedded`: SmolLM2-135M-Instruct.",
+)
+checkpoint = option(
+    "--model",
+    default=EMBEDDED,
+    show_default=True,
+    metavar="REF",
+    help="A run folder (its final model), a model folder in Hugging Face format, or `embedded`.",
+)
+data = option(
+    "--data",
+    default=EMBEDDED,
+    show_default=True,
+    metavar="REF",
+    help="A .jsonl file, a folder with train.jsonl and eval.jsonl, or `embedded`.",
+)
+method = option(
+    "--method",
+    type=click.Choice(get_args(Method)),
+    default=DEFAULTS["method"],
+    show_default=True,
+    help="Train a low-rank adapter, or all weights.",
+)
+output = option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="The run folder; must not hold a run yet.  [default: outputs/<objective>-<model>-<time>]",
+)
+epochs = option("--epochs", type=POSITIVE, default=1, show_default=True, help="Passes over the rows.")
+max_steps = option(
+    "--max-steps",
+    type=POSITIVE,
+    help="At most so many optimizer steps in all.  [default: all rows; 40 for the embedded data]",
+)
+batch_size = option(
+    "--batch-size", type=POSITIVE, default=DEFAULTS["batch_size"], show_default=True, help="Rows per step."
+)
+lr = option(
+    "--lr", type=float, metavar="RATE", help="Peak learning rate.  [default: by method and model size]"
+)
+max_seq_len = option(
+    "--max-seq-len",
+    type=POSITIVE,
+    default=DEFAULTS["max_seq_len"],
+    show_default=True,
+    metavar="TOKENS",
+    help="Longer rows are cut.",
+)
+seed = option(
+    "--seed", type=click.IntRange(min=0), default=DEFAULTS["seed"], show_default=True, help="Random seed."
+)
+overrides = option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set a key of the recipe, such as optimizer.weight_decay=0; +KEY=VALUE adds one. Repeatable.",
+)
+recipe = option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A recipe template of your own (*.yaml.j2) instead of the shipped one.",
+)
+then = option(
+    "--then",
+    type=CommaList(get_args(Step)),
+    default="",
+    help="What follows training: evaluate base and tuned model, quantize.",
+)
+tasks = option(
+    "--tasks",
+    type=CommaList(),
+    default="",
+    help="lm-eval tasks to evaluate on.  [default: the built-in data set's]",
+)
+tasks_folder = option(
+    "--tasks-folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="Task files of your own, in lm-eval's format.",
+)
+device = option(
+    "--device",
+    type=click.Choice(get_args(Device)),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+dtype = option(
+    "--dtype",
+    type=click.Choice(get_args(Dtype)),
+    default="auto",
+    show_default=True,
+    help="Number format; auto takes bf16 where the hardware multiplies it.",
+)
+limit = option("--limit", type=POSITIVE, metavar="ROWS", help="Evaluate at most so many rows per task.")
+dry_run = option(
+    "--dry-run", is_flag=True, help="Print plan, recipe and command; write and start nothing."
+)

@@ -1,0 +1,220 @@
+"""Every decision of a run, made before anything is done. Pure: no effect, no clock, no torch."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entrypoint.data.source import Dataset
+from entrypoint.errors import DataError, SettingsError
+from entrypoint.models.card import BYTES_PER_ELEMENT, Model
+from entrypoint.settings import EMBEDDED, Method, Settings
+from entrypoint.topology import World
+
+EMBEDDED_STEPS = 40
+"""Optimizer steps on the built-in data unless --max-steps or --epochs says otherwise: enough to
+learn its task, and minutes instead of a quarter of an hour on two CPU cores."""
+
+RECIPES: dict[Method, str] = {
+    "lora": "lora_finetune_single_device",
+    "full": "full_finetune_single_device",
+}
+"""torchtune's recipe for each method."""
+
+PEAK_LR: dict[Method, float] = {"lora": 2e-3, "full": 1e-4}
+"""Peak learning rates at 135 million parameters; see `default_lr`."""
+
+LORA_RANK = 16
+LORA_ALPHA = 32
+LORA_ATTENTION = ("q_proj", "v_proj", "output_proj")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFolder:
+    """Where everything of a run lies."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "recipe.yaml"
+
+    @property
+    def command(self) -> Path:
+        return self.root / "command.txt"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def result(self) -> Path:
+        return self.root / "result.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        return self.root / "final"
+
+    @property
+    def adapter(self) -> Path:
+        return self.root / "adapter"
+
+    def quantized(self, method: str) -> Path:
+        return self.root / "quantized" / method
+
+    def evaluation(self, label: str) -> Path:
+        return self.root / "eval" / f"{label}.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a run will do."""
+
+    settings: Settings
+    world: World
+    model: Model
+    dataset: Dataset
+    folder: RunFolder
+    recipe: str
+    """torchtune's name of the recipe that runs."""
+    template: Path
+    epochs: int
+    steps_per_epoch: int
+    disk_bytes: int
+    """Upper bound of what the run writes."""
+    metric_logger: str
+    variables: dict[str, Any]
+    """What the template is rendered with."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        return self.epochs * self.steps_per_epoch
+
+
+def make_plan(
+    settings: Settings,
+    world: World,
+    model: Model,
+    dataset: Dataset,
+    root: Path,
+    template: Path,
+    wandb: bool,
+) -> Plan:
+    """Decide what `settings` left open.
+
+    Args:
+        root: the run folder.
+        template: the recipe template to render.
+        wandb: whether a Weights & Biases key is configured.
+
+    Raises:
+        DataError: fewer rows than one batch.
+        SettingsError: a sequence length that the model does not have.
+    """
+    if settings.max_seq_len > model.context:
+        raise SettingsError(
+            f"the model's context is {model.context} tokens, shorter than {settings.max_seq_len}",
+            where="--max-seq-len or TRAIN_MAX_SEQ_LEN",
+        )
+    epochs, steps_per_epoch = schedule(settings, dataset)
+    folder = RunFolder(root=root)
+    metric_logger = "WandBLogger" if wandb else "DiskLogger"
+    lora = {
+        "lora_attn_modules": list(LORA_ATTENTION),
+        "apply_lora_to_mlp": True,
+        "lora_rank": LORA_RANK,
+        "lora_alpha": LORA_ALPHA,
+        "lora_dropout": 0.0,
+    }
+    builder = model.lora_builder if settings.method == "lora" else model.builder
+    variables = {
+        # the names of the original tutorial
+        "train_path": str(dataset.train.path),
+        "log_dir": str(folder.logs),
+        "model_dir": str(model.folder),
+        "model_output_dir": str(folder.checkpoints),
+        "metric_logger": metric_logger,
+        # ours
+        "model": {
+            "_component_": builder,
+            **model.arguments,
+            "max_seq_len": model.context,
+            **(lora if settings.method == "lora" else {}),
+        },
+        "model_type": model.model_type,
+        "checkpoint_files": list(model.shards),
+        "max_seq_len": settings.max_seq_len,
+        "epochs": epochs,
+        "max_steps_per_epoch": steps_per_epoch,
+        "warmup_steps": warmup(epochs * steps_per_epoch),
+        "batch_size": settings.batch_size,
+        "lr": settings.lr or default_lr(settings.method, model.parameters),
+        "seed": settings.seed,
+        "device": world.device,
+        "dtype": world.dtype,
+    }
+    return Plan(
+        settings=settings,
+        world=world,
+        model=model,
+        dataset=dataset,
+        folder=folder,
+        recipe=RECIPES[settings.method],
+        template=template,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        disk_bytes=disk_bytes(settings, model, world, epochs),
+        metric_logger=metric_logger,
+        variables=variables,
+    )
+
+
+def schedule(settings: Settings, dataset: Dataset) -> tuple[int, int]:
+    """Epochs and steps per epoch; their product is at most --max-steps.
+
+    Torchtune's recipes know a bound per epoch only, so a bound over all epochs that they do not
+    divide evenly is rounded down. The last, incomplete batch of an epoch is dropped, as the
+    recipes do.
+    """
+    whole_epoch = dataset.train.rows // settings.batch_size
+    if not whole_epoch:
+        raise DataError(
+            f"{dataset.train.rows} rows do not fill one batch of {settings.batch_size}",
+            where=dataset.train.path,
+            hint="lower --batch-size or add rows",
+        )
+    bound = settings.max_steps
+    if bound is None and settings.data == EMBEDDED and settings.epochs == 1:
+        bound = EMBEDDED_STEPS
+    if bound is None:
+        return settings.epochs, whole_epoch
+    epochs = min(settings.epochs, math.ceil(bound / whole_epoch))
+    return epochs, min(whole_epoch, bound // epochs)
+
+
+def warmup(steps: int) -> int:
+    """Steps of linear warm-up: a tenth of the run, at most 100."""
+    return min(100, steps // 10)
+
+
+def default_lr(method: Method, parameters: int) -> float:
+    """Peak learning rate: falls with the square root of the model's size, as width does."""
+    scaled = PEAK_LR[method] * math.sqrt(135e6 / max(parameters, 135e6))
+    return float(f"{scaled:.2g}")
+
+
+def disk_bytes(settings: Settings, model: Model, world: World, epochs: int) -> int:
+    """Upper bound of what the run writes: an epoch writes the weights, full fine-tuning of several
+    epochs keeps the optimizer's two moments between them, a quantized copy is at most as large."""
+    weights = model.parameters * BYTES_PER_ELEMENT[world.dtype]
+    optimizer = 2 * weights if settings.method == "full" and epochs > 1 else 0
+    return weights * (epochs + ("quantize" in settings.then)) + weights // 4 + optimizer

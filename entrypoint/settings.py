@@ -1,0 +1,69 @@
+"""What the user asked for: options and TRAIN_* variables, resolved once."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from entrypoint.errors import SettingsError
+
+Objective = Literal["sft"]
+Method = Literal["lora", "full"]
+Step = Literal["eval", "quantize"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Dtype = Literal["auto", "fp32", "bf16"]
+
+EMBEDDED = "embedded"
+"""The name under which the built-in model and the built-in data set are known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """One fine-tuning run as asked for; None means that the plan decides."""
+
+    objective: Objective = "sft"
+    model: str = EMBEDDED
+    """A folder in Hugging Face format, or `embedded`."""
+    data: str = EMBEDDED
+    """A .jsonl file, a folder with train.jsonl (and eval.jsonl), or `embedded`."""
+    method: Method = "lora"
+    output: Path | None = None
+    """The run folder itself; it must not hold a run yet."""
+    epochs: int = 1
+    max_steps: int | None = None
+    """Upper bound on optimizer steps over all epochs."""
+    batch_size: int = 8
+    """Rows per optimizer step."""
+    lr: float | None = None
+    """Peak learning rate."""
+    max_seq_len: int = 2048
+    """Tokens after which a row is cut."""
+    seed: int = 42
+    overrides: tuple[str, ...] = ()
+    """`key=value` of the rendered recipe, as given to --set."""
+    recipe: Path | None = None
+    """A template of the user's own instead of the shipped one."""
+    then: tuple[Step, ...] = ()
+    tasks: tuple[str, ...] = ()
+    """lm-eval tasks for `eval`; the built-in data has one of its own."""
+    tasks_folder: Path | None = None
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    limit: int | None = None
+    """Evaluate at most this many rows per task."""
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "max_steps", "batch_size", "lr", "max_seq_len", "limit"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SettingsError(
+                    f"{name.replace('_', '-')} must be greater than 0, not {value}",
+                    where=f"--{name.replace('_', '-')} or TRAIN_{name.upper()}",
+                )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for the manifest."""
+        return {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in asdict(self).items()
+        }

@@ -1,0 +1,64 @@
+"""Lets torchtune 0.6.1 import under a current torchao.
+
+torchtune 0.6.1 imports names that torchao removed or renamed; PEFT and transformers need a
+torchao that no longer has them. `apply` puts the missing names back before torchtune is
+imported and touches nothing that is there. Each entry says what it stands in for;
+tests/unit/tune/test_compat.py fails on the day one of them is no longer needed.
+"""
+
+import importlib
+import sys
+from typing import Any
+
+
+def _int4_weight_only(group_size: int = 128, **_: Any) -> Any:
+    from torchao.quantization import Int4WeightOnlyConfig
+
+    return Int4WeightOnlyConfig(group_size=group_size)
+
+
+def _int8_dynamic_activation_int4_weight(group_size: int = 32, **_: Any) -> Any:
+    import torch
+    from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup
+
+    return Int8DynamicActivationIntxWeightConfig(
+        weight_dtype=torch.int4, weight_granularity=PerGroup(group_size)
+    )
+
+
+class _TensorCoreTiledLayout:
+    """Placeholder: only a CUDA int4 layout of old torchao releases, never built here."""
+
+
+REMOVED_NAMES = (
+    # torchao >= 0.16: the function-style configurations became classes
+    ("torchao.quantization", "int4_weight_only", _int4_weight_only),
+    (
+        "torchao.quantization",
+        "int8_dynamic_activation_int4_weight",
+        _int8_dynamic_activation_int4_weight,
+    ),
+    # torchao >= 0.16: the layout moved to prototype and is not exported any more
+    ("torchao.dtypes", "TensorCoreTiledLayout", _TensorCoreTiledLayout),
+)
+# torchao >= 0.18 moved the NF4 tensor
+MOVED_MODULES = (
+    ("torchao.dtypes.nf4tensor", "torchao.quantization.quantize_.workflows.nf4.nf4_tensor"),
+)
+
+
+def apply() -> tuple[str, ...]:
+    """Put back what torchtune needs; returns the dotted names that were missing."""
+    restored = []
+    for module_name, name, stand_in in REMOVED_NAMES:
+        module = importlib.import_module(module_name)
+        if not hasattr(module, name):
+            setattr(module, name, stand_in)
+            restored.append(f"{module_name}.{name}")
+    for old, new in MOVED_MODULES:
+        try:
+            importlib.import_module(old)
+        except ModuleNotFoundError:
+            sys.modules[old] = importlib.import_module(new)
+            restored.append(old)
+    return tuple(restored)
