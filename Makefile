@@ -32,17 +32,17 @@ ifneq ($(origin PYTHON),file)
 	@if [ -e $(STAMP) ] && [ "$$($(BIN)/python -c '$(VERSION)')" != "$$($(PYTHON) -c '$(VERSION)')" ]; then \
 		echo "==> $(PYTHON) is not the Python of $(VENV): setting up anew"; rm -f $(STAMP); fi
 endif
-	@$(MAKE) --no-print-directory $(STAMP)
+	@$(MAKE) --no-print-directory --silent $(STAMP)
 	@echo "==> ready: $(BIN)/train, or: source $(BIN)/activate"
 
 # Written last, so that an interrupted set-up is taken up again.
 $(STAMP): pyproject.toml requirements.lock requirements-torch.txt
 	@rm -f $@
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 && $(BIN)/python -c '$(SUPPORTED)' \
-		&& { [ $(origin PYTHON) = file ] \
+		&& { [ "$(origin PYTHON)" = file ] \
 			|| [ "$$($(BIN)/python -c '$(VERSION)')" = "$$($(PYTHON) -c '$(VERSION)')" ]; } \
-		|| { $(PYTHON) -c '$(SUPPORTED)' \
-				|| { echo "error: '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true);" \
+		|| { $(PYTHON) -c '$(SUPPORTED)' 2>/dev/null \
+				|| { echo "error: '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing);" \
 					"Python 3.10, 3.11 or 3.12 is needed: make setup PYTHON=python3.12" >&2; exit 1; }; \
 			echo "==> [1/4] creating $(VENV) with $$($(PYTHON) --version)"; \
 			rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }

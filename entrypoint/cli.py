@@ -10,11 +10,13 @@ import click
 from entrypoint.commands import evaluate, quantize, sft
 from entrypoint.errors import ExitCode, TrainError
 
-BUG = "This is a bug in Tunecask. Run again with --debug and report what it prints."
+BUG = "This is a bug in Tunecask. Run `train --debug …` and report what it prints."
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--debug", is_flag=True, envvar="TRAIN_DEBUG", help="Show a traceback when something fails.")
+@click.option(
+    "--debug", is_flag=True, envvar="TRAIN_DEBUG", help="Show a traceback when something fails."
+)
 @click.version_option(package_name="tunecask", prog_name="train")
 @click.pass_context
 def train(context: click.Context, debug: bool) -> None:
@@ -37,7 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    debug = "--debug" in arguments or os.environ.get("TRAIN_DEBUG", "").lower() in ("1", "true", "yes")
+    debug = "--debug" in arguments[:1] or os.environ.get("TRAIN_DEBUG", "").lower() in (
+        "1",
+        "true",
+        "yes",
+    )
     try:
         train.main(args=list(arguments), prog_name="train", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -49,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
         return _report("interrupted", ExitCode.SIGINT, debug)
     except TrainError as error:
         return _report(str(error), error.exit_code, debug)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the boundary: whatever it is gets a code
         return _report(f"{type(error).__name__}: {error}\n{BUG}", ExitCode.BUG, debug)
     return ExitCode.OK
 

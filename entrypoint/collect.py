@@ -1,12 +1,13 @@
 """From what a recipe leaves behind to the run folder's artifacts and result."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from entrypoint.errors import TrainingError
-from entrypoint.files import write_json
+from entrypoint.files import share, write_json
 from entrypoint.models.card import TORCH_DTYPE
 from entrypoint.plan import Plan
 
@@ -41,10 +42,18 @@ def collect(plan: Plan) -> TrainingMetrics:
             where=plan.folder.checkpoints,
             hint="a recipe of one's own must save to model_output_dir",
         )
-    if (epoch_folder / ADAPTER_FILES[0]).exists():
-        _separate_adapter(epoch_folder, plan)
-    _state_dtype(epoch_folder / "config.json", plan.world.dtype)
+    for folder in plan.folder.checkpoints.glob("epoch_*"):
+        if (folder / ADAPTER_FILES[0]).exists():
+            _separate_adapter(folder, plan.model.folder)
+        _state_dtype(folder / "config.json", plan.world.dtype)
+        share(folder)
+    if (epoch_folder / "adapter").is_dir():
+        # torchtune's second copy of the same adapter, for its own resume; training is over
+        (epoch_folder / TORCHTUNE_ADAPTER).unlink(missing_ok=True)
+        (epoch_folder / "adapter").rename(plan.folder.adapter)
     epoch_folder.rename(plan.folder.final)
+    # torchtune's loggers write the recipe once more
+    (plan.folder.checkpoints / "torchtune_config.yaml").unlink(missing_ok=True)
     if not any(plan.folder.checkpoints.iterdir()):
         plan.folder.checkpoints.rmdir()
     return metrics
@@ -64,11 +73,10 @@ def read_metrics(path: Path) -> TrainingMetrics:
         raise TrainingError(
             "training logged no step",
             where=path,
-            hint="a recipe of one's own needs entrypoint.tune.metrics.MetricStream as metric_logger",
+            hint="the recipe's metric_logger must be entrypoint.tune.metrics.MetricStream",
         )
     for step in steps:
-        # a NaN is the only number unlike itself
-        if step["loss"] != step["loss"] or abs(step["loss"]) == float("inf"):
+        if not math.isfinite(step["loss"]):
             raise TrainingError(
                 f"the loss is {step['loss']} at step {step['step']}",
                 where=path,
@@ -79,17 +87,17 @@ def read_metrics(path: Path) -> TrainingMetrics:
     )
 
 
-def _separate_adapter(epoch_folder: Path, plan: Plan) -> None:
-    scratch = plan.folder.adapter.with_name(".adapter.partial")
+def _separate_adapter(epoch_folder: Path, base: Path) -> None:
+    """Move the adapter of an epoch into a PEFT folder of its own inside it."""
+    scratch = epoch_folder / ".adapter.partial"
     scratch.mkdir()
     for name in ADAPTER_FILES:
         (epoch_folder / name).rename(scratch / name)
-    # torchtune's second copy of the same adapter, which nothing else reads
-    (epoch_folder / TORCHTUNE_ADAPTER).unlink(missing_ok=True)
     config = json.loads((scratch / ADAPTER_FILES[0]).read_text("utf-8"))
-    config |= {"base_model_name_or_path": str(plan.model.folder), "task_type": "CAUSAL_LM"}
+    config |= {"base_model_name_or_path": str(base), "task_type": "CAUSAL_LM"}
     write_json(scratch / ADAPTER_FILES[0], config)
-    scratch.rename(plan.folder.adapter)
+    share(scratch)
+    scratch.rename(epoch_folder / "adapter")
 
 
 def _state_dtype(config_path: Path, dtype: str) -> None:

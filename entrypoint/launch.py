@@ -3,15 +3,18 @@
 import os
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO, Any
 
 from entrypoint import process
 from entrypoint.command import Command
 from entrypoint.errors import DoesNotFitError, Interrupted, SettingsError, TrainingError
 from entrypoint.files import write_json, write_text
-from entrypoint.plan import Plan, RunFolder
+from entrypoint.plan import Plan
+from entrypoint.run_folder import RunFolder
 
 GIB = 1024**3
+OUTPUT_OPTION = "--output or TRAIN_OUTPUT"
 OUT_OF_MEMORY = ("CUDA out of memory", "OutOfMemoryError", "DefaultCPUAllocator: not enough memory")
 SIGKILL_EXIT = -9
 
@@ -24,21 +27,34 @@ def check_output(folder: RunFolder, needed_bytes: int) -> None:
         DoesNotFitError: the disk has too little room.
     """
     root = folder.root
-    where = "--output or TRAIN_OUTPUT"
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         kind = "already holds a run" if folder.recipe.exists() else "exists and is not empty"
         raise SettingsError(
-            f"the output folder {root} {kind}", where=where, hint="give a folder that does not exist yet"
+            f"the output folder {root} {kind}",
+            where=OUTPUT_OPTION,
+            hint="give a folder that does not exist yet",
         )
-    parent = next(path for path in (root, *root.absolute().parents) if path.exists())
+    check_room(root, needed_bytes)
+
+
+def check_room(path: Path, needed_bytes: int) -> None:
+    """Make sure that `path` can be created, with so many bytes in it.
+
+    Raises:
+        SettingsError: a folder on the way cannot be written.
+        DoesNotFitError: the disk has too little room.
+    """
+    parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-        raise SettingsError(f"the output folder {root} cannot be written", where=where)
+        raise SettingsError(
+            f"the output {path} cannot be written: no permission in {parent}", where=OUTPUT_OPTION
+        )
     free = shutil.disk_usage(parent).free
     if free < needed_bytes:
         raise DoesNotFitError(
-            f"the run writes up to {needed_bytes / GIB:.2f} GiB and {free / GIB:.2f} GiB are free",
+            f"up to {needed_bytes / GIB:.2f} GiB will be written and {free / GIB:.2f} GiB are free",
             where=parent,
-            hint="free some room, choose another --output, fewer --epochs, or --method lora",
+            hint="free some room or choose another --output",
         )
 
 
@@ -77,7 +93,9 @@ def train(plan: Plan, command: Command, environ: Mapping[str, str], terminal: IO
     if ended.code == 0:
         return
     if ended.code == SIGKILL_EXIT or any(sign in ended.tail for sign in OUT_OF_MEMORY):
-        hint = "memory ran out, most likely: lower --batch-size or --max-seq-len, or use --method lora"
+        hint = (
+            "memory ran out, most likely: lower --batch-size or --max-seq-len, or use --method lora"
+        )
     else:
         hint = "the last lines above say why; --debug shows our own part of it"
     raise TrainingError(f"training failed with exit code {ended.code}", where=log, hint=hint)

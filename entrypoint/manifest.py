@@ -47,7 +47,9 @@ def gather(plan: Plan, recipe: str, environ: Mapping[str, str]) -> dict[str, Any
             "architecture": plan.model.architecture,
             "parameters": plan.model.parameters,
             "config_sha256": _sha256(plan.model.folder / "config.json"),
-            "shards": {name: (plan.model.folder / name).stat().st_size for name in plan.model.shards},
+            "shards": {
+                name: (plan.model.folder / name).stat().st_size for name in plan.model.shards
+            },
         },
         "data": {
             "reference": plan.dataset.reference,

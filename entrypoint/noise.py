@@ -17,4 +17,5 @@ def silence() -> None:
     """Raise the level of loggers that only warn of what works all the same."""
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*Enum subclass.*")
+    # torchdata 0.11 calls a function that torch 2.13 deprecates
+    warnings.filterwarnings("ignore", message=".*set_vital.*")

@@ -1,5 +1,6 @@
 """Command-line options as named values; every one has a TRAIN_<OPTION> variable."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -15,9 +16,13 @@ POSITIVE = click.IntRange(min=1)
 DEFAULTS = {name: field.default for name, field in Settings.__dataclass_fields__.items()}
 
 
-def option(name: str, *names: str, **arguments: Any) -> Callable[[F], F]:
-    """A click option that is also the variable TRAIN_<NAME>."""
-    variable = f"TRAIN_{name.strip('-').replace('-', '_').upper()}"
+def option(name: str, *names: str, command: str = "", **arguments: Any) -> Callable[[F], F]:
+    """A click option that is also the variable TRAIN_<NAME>.
+
+    Args:
+        command: makes it TRAIN_<COMMAND>_<NAME>, for a name that means another thing elsewhere.
+    """
+    variable = "_".join(filter(None, ("TRAIN", command, name.strip("-").replace("-", "_")))).upper()
     return click.option(name, *names, envvar=variable, show_envvar=True, **arguments)
 
 
@@ -45,7 +50,18 @@ class CommaList(click.ParamType[tuple[str, ...], Any]):
         for item in items:
             if self.choices and item not in self.choices:
                 self.fail(f"{item!r} is not one of {', '.join(self.choices)}.", param, ctx)
+        if len(set(items)) < len(items):
+            self.fail(f"{value!r} names something twice.", param, ctx)
         return items
+
+
+class Override(click.ParamType[str, Any]):
+    """`key=value`; a variable holds several, split and quoted as a shell does."""
+
+    name = "key=value"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return shlex.split(rv)
 
 
 model = option(
@@ -82,35 +98,47 @@ output = option(
     metavar="FOLDER",
     help="The run folder; must not hold a run yet.  [default: outputs/<objective>-<model>-<time>]",
 )
-epochs = option("--epochs", type=POSITIVE, default=1, show_default=True, help="Passes over the rows.")
+epochs = option(
+    "--epochs", type=POSITIVE, default=1, show_default=True, help="Passes over the rows."
+)
 max_steps = option(
     "--max-steps",
     type=POSITIVE,
-    help="At most so many optimizer steps in all.  [default: all rows; 40 for the embedded data]",
+    help="At most so many optimizer steps in all.  [default: all rows; 72 for the embedded data]",
 )
 batch_size = option(
-    "--batch-size", type=POSITIVE, default=DEFAULTS["batch_size"], show_default=True, help="Rows per step."
+    "--batch-size",
+    type=POSITIVE,
+    default=DEFAULTS["batch_size"],
+    show_default=True,
+    help="Rows per step.",
 )
 lr = option(
-    "--lr", type=float, metavar="RATE", help="Peak learning rate.  [default: by method and model size]"
+    "--lr",
+    type=float,
+    metavar="RATE",
+    help="Peak learning rate.  [default: by method and model size]",
 )
 max_seq_len = option(
     "--max-seq-len",
     type=POSITIVE,
-    default=DEFAULTS["max_seq_len"],
-    show_default=True,
     metavar="TOKENS",
-    help="Longer rows are cut.",
+    help="Longer rows are cut.  [default: 2048, or the model's context if shorter]",
 )
 seed = option(
-    "--seed", type=click.IntRange(min=0), default=DEFAULTS["seed"], show_default=True, help="Random seed."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=DEFAULTS["seed"],
+    show_default=True,
+    help="Random seed.",
 )
 overrides = option(
     "--set",
     "overrides",
     multiple=True,
+    type=Override(),
     metavar="KEY=VALUE",
-    help="Set a key of the recipe, such as optimizer.weight_decay=0; +KEY=VALUE adds one. Repeatable.",
+    help="Set a key of the recipe (optimizer.weight_decay=0); +KEY=VALUE adds one. Repeatable.",
 )
 recipe = option(
     "--recipe",
@@ -122,7 +150,7 @@ then = option(
     "--then",
     type=CommaList(get_args(Step)),
     default="",
-    help="What follows training: evaluate base and tuned model, quantize.",
+    help="What follows training, in this order; eval scores the base and all models made by then.",
 )
 tasks = option(
     "--tasks",
@@ -150,7 +178,9 @@ dtype = option(
     show_default=True,
     help="Number format; auto takes bf16 where the hardware multiplies it.",
 )
-limit = option("--limit", type=POSITIVE, metavar="ROWS", help="Evaluate at most so many rows per task.")
+limit = option(
+    "--limit", type=POSITIVE, metavar="ROWS", help="Evaluate at most so many rows per task."
+)
 dry_run = option(
     "--dry-run", is_flag=True, help="Print plan, recipe and command; write and start nothing."
 )

@@ -1,25 +1,25 @@
-"""The commands from end to end: settings in, artifacts out. Each step hands one value to the next."""
+"""The commands from end to end: settings in, artifacts out, one value handed to the next step."""
 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
-from entrypoint import collect, launch, manifest, templates, topology
-from entrypoint import process
+from entrypoint import collect, launch, manifest, process, templates, topology
 from entrypoint.command import Command, evaluation_command, tune_command
 from entrypoint.data import source as data_source
-from entrypoint.errors import ChildError, ExitCode, Interrupted, SettingsError
+from entrypoint.errors import ChildError, DoesNotFitError, ExitCode, Interrupted, SettingsError
 from entrypoint.evaluation.request import EMBEDDED_TASK, Evaluation, Request, read
 from entrypoint.models import source as model_source
 from entrypoint.models.checkpoint import locate
-from entrypoint.plan import Plan, make_plan
-from entrypoint.quantization import METHODS, QuantizationMethod, check, quantize
-from entrypoint.render import render
-from entrypoint.settings import EMBEDDED, Device, Dtype, Settings
+from entrypoint.plan import OPTION_OF_KEY, Plan, decided, make_plan
+from entrypoint.quantization import METHODS, check, quantize, size_bytes
+from entrypoint.render import check_agreement, render
+from entrypoint.settings import EMBEDDED, Device, Dtype, QuantizationMethod, Settings
 
 OUTPUTS = Path("outputs")
 
@@ -36,8 +36,7 @@ class Prepared:
 def prepare(settings: Settings, environ: Mapping[str, str]) -> Prepared:
     """Decide everything and check that it can start; writes nothing."""
     world = topology.detect(settings.device, settings.dtype, environ)
-    if "eval" in settings.then:
-        evaluation_tasks(settings)
+    check_followers(settings)
     dataset = data_source.load(settings.data)
     model = model_source.load(settings.model, environ)
     template = settings.recipe or templates.shipped(settings.objective, settings.method)
@@ -49,11 +48,12 @@ def prepare(settings: Settings, environ: Mapping[str, str]) -> Prepared:
         dataset,
         root=root.absolute(),
         template=template,
-        wandb=bool(environ.get("WANDB_API_KEY")),
+        wandb=wandb_is_wanted(environ),
     )
     recipe = render(
         templates.read(template), plan.variables, settings.overrides, name=str(template)
     )
+    check_agreement(recipe, decided(plan), OPTION_OF_KEY, name=f"{template} with --set")
     command = tune_command(plan, environ)
     launch.check_output(plan.folder, plan.disk_bytes)
     return Prepared(plan=plan, recipe=recipe, command=command)
@@ -76,28 +76,24 @@ def fine_tune(settings: Settings, environ: Mapping[str, str]) -> None:
     step(console, f"training, {plan.steps} steps")
     launch.train(plan, prepared.command, environ, sys.stdout)
     metrics = collect.collect(plan)
-    console.print(f"loss {metrics.first_loss:.3f} -> {metrics.last_loss:.3f}; model: {plan.folder.final}")
+    console.print(
+        f"loss {metrics.first_loss:.3f} -> {metrics.last_loss:.3f}; model: {plan.folder.final}"
+    )
     checkpoints = {"base": plan.model.folder, "tuned": plan.folder.final}
-    quantized = METHODS[:1] if "quantize" in settings.then else ()
-    for method in quantized:
-        step(console, f"quantizing ({method})")
-        quantize(plan.folder.final, method, plan.world, plan.folder.quantized(method))
-        checkpoints[method] = plan.folder.quantized(method)
-    evaluations = []
-    if "eval" in settings.then:
-        for label, folder in checkpoints.items():
-            step(console, f"evaluating {label}")
-            request = Request(
-                label=label,
-                checkpoint=folder,
-                tasks=evaluation_tasks(settings),
-                device=plan.world.device,
-                dtype=plan.world.dtype,
-                output=plan.folder.evaluation(label),
-                limit=settings.limit,
-                include=settings.tasks_folder,
-            )
-            evaluations.append(score(request, environ, plan.folder.logs / f"eval-{label}.log"))
+    quantized: list[QuantizationMethod] = []
+    evaluations: list[Evaluation] = []
+    for action in settings.then:
+        if action == "quantize":
+            method = METHODS[0]
+            step(console, f"quantizing ({method})")
+            quantize(plan.folder.final, method, plan.world, plan.folder.quantized(method))
+            quantized.append(method)
+            checkpoints[method] = plan.folder.quantized(method)
+        if action == "eval":
+            evaluations = [
+                evaluate_checkpoint(plan, label, folder, environ, console)
+                for label, folder in checkpoints.items()
+            ]
     collect.write_result(
         plan, metrics, {found.label: found.scores for found in evaluations}, quantized
     )
@@ -106,6 +102,24 @@ def fine_tune(settings: Settings, environ: Mapping[str, str]) -> None:
 
         show(evaluations, console)
     console.print(f"run folder: {plan.folder.root}")
+
+
+def evaluate_checkpoint(
+    plan: Plan, label: str, folder: Path, environ: Mapping[str, str], console: Console
+) -> Evaluation:
+    """Score one of a run's checkpoints on the run's tasks."""
+    step(console, f"evaluating the {label} model")
+    request = Request(
+        label=label,
+        checkpoint=folder,
+        tasks=evaluation_tasks(plan.settings),
+        device=plan.world.device,
+        dtype=plan.world.dtype,
+        output=plan.folder.evaluation(label),
+        limit=plan.settings.limit,
+        include=plan.settings.tasks_folder,
+    )
+    return score(request, environ, plan.folder.logs / f"eval-{label}.log")
 
 
 def evaluate_one(
@@ -127,11 +141,12 @@ def evaluate_one(
     name = label or checkpoint.label
     if output is None:
         output = checkpoint.run.evaluation(name) if checkpoint.run else default_output("eval", name)
-        output = output.with_suffix(".json")
+        output = output.with_name(f"{output.name.removesuffix('.json')}.json")
     if output.exists():
         raise SettingsError(
             f"{output} exists already", where="--output", hint="give another file, or a --label"
         )
+    launch.check_room(output, 0)
     request = Request(
         label=name,
         checkpoint=checkpoint.folder,
@@ -142,7 +157,8 @@ def evaluate_one(
         limit=limit,
         include=include,
     )
-    evaluation = score(request, environ, output.with_suffix(".log"))
+    logs = checkpoint.run.logs if checkpoint.run else output.parent
+    evaluation = score(request, environ, logs / f"eval-{name}.log")
     from entrypoint.comparison import show
 
     show([evaluation], console)
@@ -164,10 +180,42 @@ def quantize_one(
     checkpoint = locate(reference, environ)
     if output is None:
         run = checkpoint.run
-        output = run.quantized(method) if run else default_output(method, checkpoint.label)
+        output = run.quantized(method) if run else default_output("quantize", checkpoint.label)
     check(checkpoint.folder, output)
+    launch.check_room(output, size_bytes(checkpoint.folder))
     quantize(checkpoint.folder, method, world, output)
     console.print(f"quantized model: {output}")
+
+
+def wandb_is_wanted(environ: Mapping[str, str]) -> bool:
+    """Whether a Weights & Biases key is configured.
+
+    Raises:
+        SettingsError: it is, and the package is not installed.
+    """
+    if not environ.get("WANDB_API_KEY"):
+        return False
+    if find_spec("wandb") is None:
+        raise SettingsError(
+            "a Weights & Biases key is set, but wandb is not installed",
+            where="the environment variable WANDB_API_KEY",
+            hint="python -m pip install wandb, or unset the variable",
+        )
+    return True
+
+
+def check_followers(settings: Settings) -> None:
+    """Find before training what would stop the steps of --then.
+
+    Raises:
+        SettingsError: no task, or one that nobody knows.
+    """
+    if "eval" not in settings.then:
+        return
+    if evaluation_tasks(settings) != (EMBEDDED_TASK,):
+        from entrypoint.evaluation.harness import task_manager
+
+        task_manager(settings.tasks, settings.tasks_folder)
 
 
 def evaluation_tasks(settings: Settings) -> tuple[str, ...]:
@@ -197,6 +245,11 @@ def score(request: Request, environ: Mapping[str, str], log: Path) -> Evaluation
     ended = process.run(evaluation_command(request, environ), environ, log, sys.stdout)
     if ended.signal_received is not None:
         raise Interrupted(ended.signal_received, "the evaluation was interrupted", where=str(log))
+    if ended.code == launch.SIGKILL_EXIT:
+        raise DoesNotFitError(
+            f"the evaluation of {request.label} was killed, most likely for want of memory",
+            where=log,
+        )
     if ended.code:
         known = ended.code if ended.code in set(ExitCode) else ExitCode.BUG
         raise ChildError(known, f"the evaluation of {request.label} failed", where=log)

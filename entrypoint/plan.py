@@ -8,10 +8,11 @@ from typing import Any
 from entrypoint.data.source import Dataset
 from entrypoint.errors import DataError, SettingsError
 from entrypoint.models.card import BYTES_PER_ELEMENT, Model
+from entrypoint.run_folder import RunFolder
 from entrypoint.settings import EMBEDDED, Method, Settings
 from entrypoint.topology import World
 
-EMBEDDED_STEPS = 40
+EMBEDDED_STEPS = 72
 """Optimizer steps on the built-in data unless --max-steps or --epochs says otherwise: enough to
 learn its task, and minutes instead of a quarter of an hour on two CPU cores."""
 
@@ -24,54 +25,29 @@ RECIPES: dict[Method, str] = {
 PEAK_LR: dict[Method, float] = {"lora": 2e-3, "full": 1e-4}
 """Peak learning rates at 135 million parameters; see `default_lr`."""
 
+OPTION_OF_KEY = {
+    "epochs": "--epochs",
+    "max_steps_per_epoch": "--max-steps",
+    "batch_size": "--batch-size",
+    "optimizer.lr": "--lr",
+    "seed": "--seed",
+    "device": "--device",
+    "dtype": "--dtype",
+    "tokenizer.max_seq_len": "--max-seq-len",
+    "dataset.data_files": "--data",
+    "checkpointer.checkpoint_dir": "--model",
+    "checkpointer.checkpoint_files": "--model",
+    "checkpointer.output_dir": "--output",
+}
+"""Keys of a recipe that the plan decides, and the option that each follows. A recipe that says
+otherwise would train something else than the plan shows and the manifest records."""
+
+LONGEST_ROW = 2048
+"""Default of --max-seq-len, in tokens, for models whose context is not shorter."""
+
 LORA_RANK = 16
 LORA_ALPHA = 32
 LORA_ATTENTION = ("q_proj", "v_proj", "output_proj")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunFolder:
-    """Where everything of a run lies."""
-
-    root: Path
-
-    @property
-    def recipe(self) -> Path:
-        return self.root / "recipe.yaml"
-
-    @property
-    def command(self) -> Path:
-        return self.root / "command.txt"
-
-    @property
-    def manifest(self) -> Path:
-        return self.root / "manifest.json"
-
-    @property
-    def result(self) -> Path:
-        return self.root / "result.json"
-
-    @property
-    def logs(self) -> Path:
-        return self.root / "logs"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
-
-    @property
-    def final(self) -> Path:
-        return self.root / "final"
-
-    @property
-    def adapter(self) -> Path:
-        return self.root / "adapter"
-
-    def quantized(self, method: str) -> Path:
-        return self.root / "quantized" / method
-
-    def evaluation(self, label: str) -> Path:
-        return self.root / "eval" / f"{label}.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,10 +96,12 @@ def make_plan(
         DataError: fewer rows than one batch.
         SettingsError: a sequence length that the model does not have.
     """
-    if settings.max_seq_len > model.context:
+    max_seq_len = settings.max_seq_len or min(LONGEST_ROW, model.context)
+    if max_seq_len > model.context:
         raise SettingsError(
-            f"the model's context is {model.context} tokens, shorter than {settings.max_seq_len}",
+            f"the model's context is {model.context} tokens, shorter than {max_seq_len}",
             where="--max-seq-len or TRAIN_MAX_SEQ_LEN",
+            hint="leave it out to take the model's own",
         )
     epochs, steps_per_epoch = schedule(settings, dataset)
     folder = RunFolder(root=root)
@@ -152,7 +130,7 @@ def make_plan(
         },
         "model_type": model.model_type,
         "checkpoint_files": list(model.shards),
-        "max_seq_len": settings.max_seq_len,
+        "max_seq_len": max_seq_len,
         "epochs": epochs,
         "max_steps_per_epoch": steps_per_epoch,
         "warmup_steps": warmup(epochs * steps_per_epoch),
@@ -199,6 +177,20 @@ def schedule(settings: Settings, dataset: Dataset) -> tuple[int, int]:
         return settings.epochs, whole_epoch
     epochs = min(settings.epochs, math.ceil(bound / whole_epoch))
     return epochs, min(whole_epoch, bound // epochs)
+
+
+def decided(plan: Plan) -> dict[str, Any]:
+    """Dotted key of a recipe -> the value that the plan gives it, for every key it decides."""
+    values = plan.variables
+    names = {
+        "optimizer.lr": "lr",
+        "tokenizer.max_seq_len": "max_seq_len",
+        "dataset.data_files": "train_path",
+        "checkpointer.checkpoint_dir": "model_dir",
+        "checkpointer.checkpoint_files": "checkpoint_files",
+        "checkpointer.output_dir": "model_output_dir",
+    }
+    return {key: values[names.get(key, key)] for key in OPTION_OF_KEY}
 
 
 def warmup(steps: int) -> int:

@@ -3,6 +3,7 @@
 import codecs
 import os
 import re
+import selectors
 import signal
 import subprocess
 import threading
@@ -17,6 +18,9 @@ from entrypoint.command import Command
 from entrypoint.secrets import Redactor
 
 CHUNK_BYTES = 65_536
+PIECE_END = re.compile(r"(\r\n|\n|\r(?!$))")
+"""The end of a line; a carriage return at the very end may be the first half of one."""
+IDLE_SECONDS = 0.3
 PROGRESS_SECONDS = 10.0
 """How often a line that overwrites itself is shown where nothing can be overwritten."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM)
@@ -35,32 +39,28 @@ class Exit:
 
 
 class LineSplitter:
-    """Cuts output into lines, and thins out progress bars, which end in a carriage return.
+    """Cuts output into lines, and thins out progress bars, which overwrite themselves.
 
     Args:
         emit: receives each line, without its end.
         clock: seconds, monotonic.
     """
 
-    def __init__(self, emit: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, emit: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._emit = emit
         self._clock = clock
-        self._rest = ""
         self._next_progress = 0.0
 
-    def feed(self, text: str) -> None:
-        pieces = re.split(r"(\r\n|\n|\r)", self._rest + text)
-        self._rest = pieces.pop()
-        for line, end in zip(pieces[::2], pieces[1::2], strict=True):
-            if end != "\r":
-                self._emit(line)
-            elif line.strip() and self._clock() >= self._next_progress:
-                self._emit(line)
-                self._next_progress = self._clock() + PROGRESS_SECONDS
-
-    def close(self) -> None:
-        if self._rest:
-            self._emit(self._rest)
+    def feed(self, piece: str) -> None:
+        """Take what `pieces` yields: a line with its end, or a state of a progress bar."""
+        line = piece.rstrip("\r\n")
+        if piece.endswith("\n"):
+            self._emit(line)
+        elif line.strip() and self._clock() >= self._next_progress:
+            self._emit(line)
+            self._next_progress = self._clock() + PROGRESS_SECONDS
 
 
 def run(command: Command, environ: Mapping[str, str], log: Path, terminal: IO[str]) -> Exit:
@@ -92,41 +92,55 @@ def run(command: Command, environ: Mapping[str, str], log: Path, terminal: IO[st
 
         live = terminal.isatty()
         splitter = LineSplitter(record)
-        process = subprocess.Popen(
-            command.argv,
-            env={**environ, **command.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            bufsize=0,
-            # a Ctrl-C at the terminal reaches us alone and is passed on once
-            start_new_session=True,
-        )
-        with _forwarding(process) as received:
+        with (
+            subprocess.Popen(
+                command.argv,
+                env={**environ, **command.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                # a Ctrl-C at the terminal reaches us alone and is passed on once
+                start_new_session=True,
+            ) as process,
+            _forwarding(process) as received,
+        ):
             assert process.stdout is not None
-            for text in _decoded(process.stdout):
-                shown = redact(text)
+            for piece in pieces(process.stdout):
+                shown = redact(piece)
                 splitter.feed(shown)
                 if live:
                     terminal.write(shown)
                     terminal.flush()
             code = process.wait()
-        splitter.close()
     return Exit(code=code, signal_received=received[0] if received else None, tail="\n".join(tail))
 
 
-def _decoded(stream: IO[bytes]) -> Iterator[str]:
-    """The stream's text, cut at ends of lines so that no secret is split between two pieces."""
+def pieces(stream: IO[bytes]) -> Iterator[str]:
+    """The stream's text in pieces that end in a newline or a carriage return.
+
+    A line is never cut, so that no secret in it is; but a progress bar begins, not ends, with its
+    carriage return, so its state is passed on when nothing follows it for a moment.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    rest = ""
-    while chunk := stream.read(CHUNK_BYTES):
-        rest += decoder.decode(chunk)
-        end = max(rest.rfind("\n"), rest.rfind("\r")) + 1
-        if end:
-            yield rest[:end]
-            rest = rest[end:]
-    if rest := rest + decoder.decode(b"", final=True):
-        yield rest
+    rest, in_progress = "", False
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while True:
+            if not selector.select(IDLE_SECONDS if in_progress and rest else None):
+                yield rest
+                rest = ""
+                continue
+            chunk = stream.read(CHUNK_BYTES)
+            rest += decoder.decode(chunk, final=not chunk)
+            *whole, rest = PIECE_END.split(rest)
+            for text, end in zip(whole[::2], whole[1::2], strict=True):
+                in_progress = end == "\r"
+                yield text + end
+            if not chunk:
+                break
+    if rest:
+        yield rest + "\n"
 
 
 @contextmanager
@@ -154,7 +168,10 @@ def git_revision(folder: Path) -> str | None:
     """The commit that `folder` is checked out at, or None outside a checkout."""
     try:
         found = subprocess.run(
-            ("git", "-C", str(folder), "rev-parse", "HEAD"), capture_output=True, text=True, check=False
+            ("git", "-C", str(folder), "rev-parse", "HEAD"),
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except FileNotFoundError:
         return None

@@ -3,13 +3,14 @@
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from entrypoint.errors import ModelError, SettingsError
+from entrypoint.files import share
 from entrypoint.models.card import TORCH_DTYPE, is_quantized, read_config
+from entrypoint.settings import QuantizationMethod
 from entrypoint.topology import World
 
-QuantizationMethod = Literal["8da4w"]
 METHODS: tuple[QuantizationMethod, ...] = get_args(QuantizationMethod)
 GROUP_SIZE = 32
 """Weights that share one scale; the smallest of torchao's, the most accurate."""
@@ -27,7 +28,7 @@ def check(checkpoint: Path, output: Path) -> None:
     if is_quantized(checkpoint):
         raise ModelError("the model is quantized already", where=checkpoint)
     for key in ("hidden_size", "intermediate_size"):
-        if config[key] % GROUP_SIZE:
+        if config.get(key, 0) % GROUP_SIZE:
             raise ModelError(
                 f"{key} {config[key]} is not a multiple of the group size {GROUP_SIZE}",
                 where=checkpoint / "config.json",
@@ -54,7 +55,8 @@ def quantize(checkpoint: Path, method: QuantizationMethod, world: World, output:
 
     configurations: dict[QuantizationMethod, Any] = {
         "8da4w": Int8DynamicActivationIntxWeightConfig(
-            weight_dtype=torch.int4, weight_granularity=PerGroup(GROUP_SIZE)
+            weight_dtype=torch.int4,  # type: ignore[attr-defined]
+            weight_granularity=PerGroup(GROUP_SIZE),
         )
     }
     model = AutoModelForCausalLM.from_pretrained(
@@ -68,7 +70,7 @@ def quantize(checkpoint: Path, method: QuantizationMethod, world: World, output:
     try:
         model.save_pretrained(scratch)
         AutoTokenizer.from_pretrained(checkpoint).save_pretrained(scratch)
-        scratch.chmod(0o755)
+        share(scratch)
         scratch.rename(output)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -1,10 +1,13 @@
 """From a template and values to the YAML that torchtune reads. Pure."""
 
 import difflib
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2
+import jinja2.exceptions
 import jinja2.sandbox
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -12,11 +15,41 @@ from omegaconf.errors import OmegaConfBaseException
 
 from entrypoint.errors import SettingsError
 
+NOT_PRINTABLE_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 REQUIRED_KEYS = ("model", "tokenizer", "checkpointer", "dataset", "optimizer", "loss")
 
 
+def check_agreement(
+    recipe: str, decided: Mapping[str, Any], option_of_key: Mapping[str, str], *, name: str
+) -> None:
+    """Make sure that a rendered recipe does what the plan says.
+
+    Args:
+        recipe: YAML text of `render`.
+        decided: dotted key -> the plan's value; a key that the recipe lacks is no disagreement.
+        option_of_key: dotted key -> the option to set it with.
+
+    Raises:
+        SettingsError: a template or an override gives a key another value.
+    """
+    found = OmegaConf.create(recipe)
+    for key, value in decided.items():
+        given = OmegaConf.select(found, key, default=value)
+        given = OmegaConf.to_object(given) if OmegaConf.is_config(given) else given
+        if given != value:
+            raise SettingsError(
+                f"the recipe says {key}: {given}, the plan says {value}",
+                where=name,
+                hint=f"set it with {option_of_key[key]}; a template takes the plan's value",
+            )
+
+
 def render(
-    template: str, variables: Mapping[str, Any], overrides: Iterable[str] = (), *, name: str = "recipe"
+    template: str,
+    variables: Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    *,
+    name: str = "recipe",
 ) -> str:
     """The recipe as YAML text.
 
@@ -38,6 +71,8 @@ def render(
 
 def _fill(template: str, variables: Mapping[str, Any], name: str) -> str:
     environment = jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined)
+    environment.policies["json.dumps_function"] = _yaml_json
+    environment.policies["json.dumps_kwargs"] = {}
     try:
         return environment.from_string(template).render(variables)
     except jinja2.UndefinedError as error:
@@ -48,10 +83,21 @@ def _fill(template: str, variables: Mapping[str, Any], name: str) -> str:
         ) from error
     except jinja2.TemplateSyntaxError as error:
         raise SettingsError(
-            f"the template is not valid Jinja: {error.message}", where=f"{name}, line {error.lineno}"
+            f"the template is not valid Jinja: {error.message}",
+            where=f"{name}, line {error.lineno}",
         ) from error
-    except jinja2.sandbox.SecurityError as error:
-        raise SettingsError(f"the template does something forbidden: {error}", where=name) from error
+    except jinja2.exceptions.SecurityError as error:
+        raise SettingsError(
+            f"the template does something forbidden: {error}", where=name
+        ) from error
+
+
+def _yaml_json(value: Any) -> str:
+    """JSON that YAML reads as the same value. Plain JSON writes characters beyond 16 bits as two
+    escapes, which YAML refuses; written out, a few others would be refused or folded instead."""
+    return NOT_PRINTABLE_IN_YAML.sub(
+        lambda found: f"\\u{ord(found.group()):04x}", json.dumps(value, ensure_ascii=False)
+    )
 
 
 def _parse(text: str, name: str) -> DictConfig:
@@ -85,7 +131,7 @@ def _apply(recipe: DictConfig, override: str) -> None:
         )
     try:
         parsed = OmegaConf.create(f"value: {value}")
-        OmegaConf.update(recipe, key, parsed.value, force_add=adds)
+        OmegaConf.update(recipe, key, parsed.value, merge=False, force_add=adds)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise SettingsError(f"the value cannot be read as YAML: {error}", where=where) from error
 
@@ -95,6 +141,6 @@ def _dotted_keys(node: Any, prefix: str = "") -> Sequence[str]:
     keys: list[str] = []
     if isinstance(node, DictConfig):
         for key in node:
-            dotted = f"{prefix}{key}"
+            dotted = f"{prefix}{key!s}"
             keys += [dotted, *_dotted_keys(node._get_node(key), f"{dotted}.")]
     return keys

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Mapping
 
-SECRET_NAME = re.compile(r"(TOKEN|API_?KEY|SECRET|PASSWORD|CREDENTIAL|CONNECTION_STRING)", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"(TOKEN|API_?KEY|SECRET|PASSWORD|CREDENTIAL|CONNECTION_STRING)", re.IGNORECASE
+)
 SHORTEST_SECRET = 8
-"""Characters below which a value is taken for a setting (TOKENIZERS_PARALLELISM=false), not a secret."""
+"""Characters below which a value is a setting (TOKENIZERS_PARALLELISM=false), not a secret."""
 
 
 class Redactor:

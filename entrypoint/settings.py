@@ -9,6 +9,7 @@ from entrypoint.errors import SettingsError
 Objective = Literal["sft"]
 Method = Literal["lora", "full"]
 Step = Literal["eval", "quantize"]
+QuantizationMethod = Literal["8da4w"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "fp32", "bf16"]
 
@@ -31,11 +32,11 @@ class Settings:
     epochs: int = 1
     max_steps: int | None = None
     """Upper bound on optimizer steps over all epochs."""
-    batch_size: int = 8
+    batch_size: int = 4
     """Rows per optimizer step."""
     lr: float | None = None
     """Peak learning rate."""
-    max_seq_len: int = 2048
+    max_seq_len: int | None = None
     """Tokens after which a row is cut."""
     seed: int = 42
     overrides: tuple[str, ...] = ()

@@ -54,7 +54,9 @@ def detect(device: Device, dtype: Dtype, environ: Mapping[str, str]) -> World:
         device=chosen,
         devices=gpus if chosen == "cuda" else 1,
         dtype=("bf16" if fast_bf16 else "fp32") if dtype == "auto" else dtype,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1,
     )
 
 
@@ -69,7 +71,7 @@ def _refuse_several_processes(environ: Mapping[str, str]) -> None:
 
 
 def _torch_has_cuda() -> bool:
-    """Whether torch is a CUDA build, from its version file alone (importing torch takes seconds)."""
+    """Whether torch is a CUDA build, from its version file: importing torch takes seconds."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return False

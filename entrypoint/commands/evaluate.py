@@ -16,9 +16,10 @@ from entrypoint.settings import Device, Dtype
 @options.option("--label", metavar="NAME", help="What to call the model in the results.")
 @options.option(
     "--output",
+    command="eval",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Results and every sample as JSON.  [default: eval/ of the run, or outputs/eval-<time>.json]",
+    help="Results and every sample as JSON.  [default: in eval/ of the run, or in outputs/]",
 )
 @options.limit
 @options.device

@@ -33,7 +33,8 @@ def sft(**given: Any) -> None:
     """Fine-tune a model on rows with answers.
 
     Rows are chat messages, or instruction (and input) with output, or prompt with completion.
-    With --then eval,quantize the base, the tuned and the quantized model are compared at the end.
+    With --then eval,quantize the base and the tuned model are compared and a quantized copy is
+    made; with --then quantize,eval the copy is scored too.
     """
     from entrypoint import pipeline
 

@@ -1,5 +1,7 @@
 """Score a Hugging Face folder on lm-eval tasks; runs in a process of its own (see __main__)."""
 
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from lm_eval import simple_evaluate
@@ -14,18 +16,18 @@ from entrypoint.models.card import TORCH_DTYPE, is_quantized
 EVALUATION_VERSION = 1
 
 
-def task_manager(request: Request) -> TaskManager:
-    """A manager that knows the request's tasks.
+def task_manager(tasks: Collection[str], include: Path | None) -> TaskManager:
+    """A manager that knows `tasks`, of ours, of the folder `include`, or of lm-eval.
 
     Raises:
         SettingsError: a task that nobody knows.
     """
-    own = [str(TASK_FOLDER), *([str(request.include)] if request.include else [])]
+    own = [str(TASK_FOLDER), *([str(include)] if include else [])]
     # indexing lm-eval's thousands of files takes seconds: only when a task is not ours
     manager = TaskManager(include_path=own, include_defaults=False)
-    if not set(request.tasks) <= set(manager.all_tasks):
+    if not set(tasks) <= set(manager.all_tasks):
         manager = TaskManager(include_path=own)
-    if unknown := sorted(set(request.tasks) - set(manager.all_tasks)):
+    if unknown := sorted(set(tasks) - set(manager.all_tasks)):
         raise SettingsError(
             f"no task is called {', '.join(unknown)}",
             where="--tasks or TRAIN_TASKS",
@@ -43,7 +45,7 @@ def evaluate(request: Request) -> None:
     Raises:
         SettingsError: a task that nobody knows.
     """
-    manager = task_manager(request)
+    manager = task_manager(request.tasks, request.include)
     model = HFLM(
         pretrained=str(request.checkpoint),
         dtype="auto" if is_quantized(request.checkpoint) else TORCH_DTYPE[request.dtype],
@@ -116,4 +118,10 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, (bool, str)) or value is None:
         return value
-    return value.item() if hasattr(value, "item") else value if isinstance(value, (int, float)) else str(value)
+    return (
+        value.item()
+        if hasattr(value, "item")
+        else value
+        if isinstance(value, (int, float))
+        else str(value)
+    )

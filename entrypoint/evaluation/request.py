@@ -8,7 +8,7 @@ from typing import Any
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
 EMBEDDED_TASK = "embedded"
-BATCH_SIZE = 100
+BATCH_SIZE = 50
 """Rows generated together."""
 
 

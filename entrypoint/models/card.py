@@ -42,7 +42,7 @@ class Model:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """config.json as a dict.
+    """A model's JSON file, config.json or tokenizer_config.json, as a dict.
 
     Raises:
         ModelError: it is missing or not JSON.
@@ -51,14 +51,14 @@ def read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ModelError(
-            "the model folder has no config.json",
+            f"the model folder has no {path.name}",
             where=path.parent,
-            hint="give a folder in Hugging Face format (config.json, *.safetensors, tokenizer.json)",
+            hint="give a folder in Hugging Face format: config.json, weights, tokenizer.json",
         ) from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"config.json cannot be read: {error}", where=path) from error
+        raise ModelError(f"{path.name} cannot be read: {error}", where=path) from error
     if not isinstance(config, dict):
-        raise ModelError("config.json is not a JSON object", where=path)
+        raise ModelError(f"{path.name} is not a JSON object", where=path)
     return config
 
 
@@ -67,7 +67,9 @@ def is_quantized(folder: Path) -> bool:
     return "quantization_config" in read_config(folder / "config.json")
 
 
-def describe(reference: str, folder: Path, config: Mapping[str, Any], shards: tuple[str, ...]) -> Model:
+def describe(
+    reference: str, folder: Path, config: Mapping[str, Any], shards: tuple[str, ...]
+) -> Model:
     """The card of a Llama-architecture model.
 
     Raises:
@@ -79,7 +81,7 @@ def describe(reference: str, folder: Path, config: Mapping[str, Any], shards: tu
         raise ModelError(
             f"the architecture {architectures[0]} is not supported; LlamaForCausalLM is",
             where=where,
-            hint="`train tune` is planned to reach every stock recipe; the README lists what is done",
+            hint="the README lists what is supported by now",
         )
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
@@ -87,7 +89,8 @@ def describe(reference: str, folder: Path, config: Mapping[str, Any], shards: tu
         "rope scaling": rope.get("rope_type", rope.get("type", "default")) != "default",
         "attention_bias": config.get("attention_bias", False),
         "mlp_bias": config.get("mlp_bias", False),
-        "head_dim unlike hidden_size / heads": config.get("head_dim") not in (None, hidden // heads),
+        "head_dim unlike hidden_size / heads": config.get("head_dim")
+        not in (None, hidden // heads),
         "hidden_act unlike silu": config.get("hidden_act", "silu") != "silu",
     }
     for feature, present in unsupported.items():

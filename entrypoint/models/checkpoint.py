@@ -7,7 +7,7 @@ from pathlib import Path
 from entrypoint.errors import ModelError
 from entrypoint.models.embedded.materialise import embedded_folder, materialise
 from entrypoint.models.weights import check_whole, find_shards
-from entrypoint.plan import RunFolder
+from entrypoint.run_folder import RunFolder
 from entrypoint.settings import EMBEDDED
 
 
@@ -18,7 +18,7 @@ class Checkpoint:
     folder: Path
     label: str
     run: RunFolder | None
-    """The run that it is the final model of."""
+    """The run that it belongs to."""
 
 
 def locate(reference: str, environ: Mapping[str, str]) -> Checkpoint:
@@ -40,4 +40,7 @@ def locate(reference: str, environ: Mapping[str, str]) -> Checkpoint:
             hint="give a run folder, a model folder in Hugging Face format, or `embedded`",
         )
     check_whole(folder, find_shards(folder))
-    return Checkpoint(folder=folder, label="tuned" if run else folder.name, run=run)
+    if folder.parent.name == "quantized" and RunFolder(root=folder.parents[1]).manifest.is_file():
+        run = RunFolder(root=folder.parents[1])
+    label = "tuned" if run and folder == run.final else folder.name
+    return Checkpoint(folder=folder, label=label, run=run)

@@ -36,7 +36,24 @@ def load(reference: str, environ: Mapping[str, str]) -> Model:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             raise ModelError(f"the model folder has no {name}", where=folder)
+    check_chat_template(folder)
     return model
+
+
+def check_chat_template(folder: Path) -> None:
+    """Make sure that the tokenizer can render a conversation.
+
+    Raises:
+        ModelError: it has no chat template.
+    """
+    config = folder / "tokenizer_config.json"
+    if (folder / "chat_template.jinja").is_file() or "chat_template" in read_config(config):
+        return
+    raise ModelError(
+        "the model has no chat template, so a conversation cannot be written out for it",
+        where=folder,
+        hint="use the instruct variant of the model, or put its chat_template.jinja there",
+    )
 
 
 def ensure_present(model: Model) -> None:

@@ -22,7 +22,9 @@ def find_shards(folder: Path) -> tuple[str, ...]:
         try:
             names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, AttributeError) as error:
-            raise ModelError(f"the index of the weight files cannot be read: {error}", where=index) from error
+            raise ModelError(
+                f"the index of the weight files cannot be read: {error}", where=index
+            ) from error
     elif (folder / SINGLE_FILE).is_file():
         names = [SINGLE_FILE]
     else:
@@ -47,9 +49,10 @@ def verify(folder: Path, shards: tuple[str, ...], expected: Mapping[str, Shape])
     for problem, names in (
         ("is missing", expected.keys() - found.keys()),
         ("is unknown to this architecture", found.keys() - expected.keys()),
-        ("has another shape than config.json says", {
-            name for name in expected.keys() & found.keys() if expected[name] != found[name]
-        }),
+        (
+            "has another shape than config.json says",
+            {name for name in expected.keys() & found.keys() if expected[name] != found[name]},
+        ),
     ):
         if names:
             first = min(names)

@@ -22,7 +22,8 @@ def _int8_dynamic_activation_int4_weight(group_size: int = 32, **_: Any) -> Any:
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup
 
     return Int8DynamicActivationIntxWeightConfig(
-        weight_dtype=torch.int4, weight_granularity=PerGroup(group_size)
+        weight_dtype=torch.int4,  # type: ignore[attr-defined]
+        weight_granularity=PerGroup(group_size),
     )
 
 

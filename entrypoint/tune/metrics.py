@@ -1,13 +1,14 @@
 """One stream of metrics for every run, and any of torchtune's loggers beside it."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 from torchtune.config._utils import _get_component_from_path
-from torchtune.training.metric_logging import MetricLoggerInterface
+from torchtune.training.metric_logging import MetricLoggerInterface, WandBLogger
 
 FILE_NAME = "metrics.jsonl"
 
@@ -25,7 +26,7 @@ class MetricStream(MetricLoggerInterface):
         folder.mkdir(parents=True, exist_ok=True)
         # line buffered: a step that was logged survives a crash in the next
         self._file = (folder / FILE_NAME).open("a", encoding="utf-8", buffering=1)
-        self._also = _get_component_from_path(also)(log_dir=log_dir) if also else None
+        self._also = _logger(also, log_dir) if also else None
 
     def log_config(self, config: DictConfig) -> None:
         if self._also:
@@ -44,3 +45,11 @@ class MetricStream(MetricLoggerInterface):
         self._file.close()
         if self._also:
             self._also.close()
+
+
+def _logger(path: str, log_dir: str) -> Any:
+    logger = _get_component_from_path(path)
+    if logger is WandBLogger:
+        # torchtune names a project of its own, which would win over the variable
+        return logger(log_dir=log_dir, project=os.environ.get("WANDB_PROJECT", "tunecask"))
+    return logger(log_dir=log_dir)

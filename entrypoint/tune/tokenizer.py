@@ -29,7 +29,9 @@ class ChatTokenizer(Transform):
             that no place in the text belongs to one turn.
     """
 
-    def __init__(self, path: str, max_seq_len: int | None = None, train_on: TrainOn = "all") -> None:
+    def __init__(
+        self, path: str, max_seq_len: int | None = None, train_on: TrainOn = "all"
+    ) -> None:
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
         if self.tokenizer.chat_template is None:
             raise ValueError(f"{path} has no chat template (chat_template.jinja)")

@@ -72,26 +72,26 @@ def spoken_amount(amount: int, rng: random.Random) -> str:
 
 
 REQUESTS = (
-    "Please book {place} for {name} on {date}, budget {amount}.",
-    "{name} travels to {place} on {date}. The cost is {amount}.",
-    "Reserve a room in {place} for {name}, {date}, at most {amount}.",
-    "On {date} {name} needs a desk in {place}; we pay {amount}.",
-    "Can you send {name} to {place} for {amount}? It is on {date}.",
-    "Booking for {name}: {place}, {date}, {amount}.",
-    "We agreed on {amount} for {name}, arriving in {place} on {date}.",
-    "A table in {place} on {date} for {name}, please. The deposit is {amount}.",
-    "{amount} were paid by {name} for the course in {place} on {date}.",
-    "The workshop of {name} takes place in {place} on {date} and costs {amount}.",
+    "Book {place} for {name} on {date}, {amount}.",
+    "{name} goes to {place} on {date} for {amount}.",
+    "A room in {place} for {name}, {date}, at most {amount}.",
+    "On {date} {name} needs a desk in {place}, {amount}.",
+    "Send {name} to {place} for {amount} on {date}.",
+    "{name}: {place}, {date}, {amount}.",
+    "We agreed on {amount} for {name} in {place} on {date}.",
+    "A table in {place} on {date} for {name}; deposit {amount}.",
+    "{amount} paid by {name} for the course in {place} on {date}.",
+    "The talk of {name} in {place} on {date} costs {amount}.",
 )
 DISTRACTORS = (
     ("name", "{name} takes the call."),
     ("name", "Please tell {name} too."),
     ("amount", "It was {amount} last year."),
-    ("amount", "Do not mind the old price of {amount}."),
-    ("place", "Not {place}, as I said before."),
+    ("amount", "Forget the old offer of {amount}."),
+    ("place", "Not {place}, as I said."),
     ("place", "I am writing from {place}."),
-    ("date", "I need your answer by {date}."),
-    ("date", "The order was made on {date}."),
+    ("date", "Please answer by {date}."),
+    ("date", "Ordered on {date}."),
 )
 
 
@@ -99,7 +99,9 @@ def draw_booking(rng: random.Random, names: tuple[str, ...]) -> Booking:
     year = rng.choice((2026, 2027, 2028))
     month = rng.randint(1, 12)
     day = rng.randint(1, calendar.monthrange(year, month)[1])
-    amount = rng.choice((rng.randint(20, 99), rng.randrange(100, 1_000, 5), rng.randrange(1_000, 5_000, 50)))
+    amount = rng.choice(
+        (rng.randint(20, 99), rng.randrange(100, 1_000, 5), rng.randrange(1_000, 5_000, 50))
+    )
     return Booking(rng.choice(names), datetime.date(year, month, day), amount, rng.choice(PLACES))
 
 
@@ -127,7 +129,9 @@ def one_line(facts: dict[str, object]) -> str:
     return json.dumps(facts, separators=(",", ":"))
 
 
-def wrong_answer(booking: Booking, other: Booking, distractor: str | None, rng: random.Random) -> str:
+def wrong_answer(
+    booking: Booking, other: Booking, distractor: str | None, rng: random.Random
+) -> str:
     """A plausible mistake: the distractor taken for the fact, prose around it, a missing key."""
     facts = booking.facts()
     match rng.choice((distractor or "prose", distractor or "missing", "prose", "missing")):
@@ -166,7 +170,9 @@ def draw_examples(
     while True:
         booking, other = draw_booking(rng, names), draw_booking(rng, names)
         combination = tuple(booking)[1:]
-        if combination in taken or any(left == right for left, right in zip(booking, other, strict=True)):
+        if combination in taken or any(
+            left == right for left, right in zip(booking, other, strict=True)
+        ):
             continue
         taken.add(combination)
         request, distractor = write_request(booking, other, rng)
@@ -199,7 +205,9 @@ def main(folder: Path) -> None:
     for name, rows in generate().items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+        path.write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8"
+        )
 
 
 if __name__ == "__main__":

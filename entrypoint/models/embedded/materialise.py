@@ -1,6 +1,5 @@
 """Write the built-in model as a Hugging Face folder into the cache, once."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from entrypoint.errors import ModelError, SettingsError
+from entrypoint.files import share
 
 NAME = "SmolLM2-135M-Instruct"
 CONTEXT = 8192
@@ -47,7 +47,7 @@ def materialise(folder: Path) -> None:
         ) from error
     try:
         _convert(gguf, scratch)
-        scratch.chmod(0o755)
+        share(scratch)
         try:
             scratch.rename(folder)
         except OSError:
@@ -90,8 +90,3 @@ def _convert(gguf: Path, folder: Path) -> None:
     tokenizer.model_max_length = CONTEXT
     tokenizer.save_pretrained(folder)
     shutil.copyfile(SHIPPED_CONFIG, folder / "config.json")
-    umask = os.umask(0)
-    os.umask(umask)
-    for path in folder.iterdir():
-        # safetensors writes weights readable by their owner only
-        path.chmod(0o666 & ~umask)

@@ -1,0 +1,1 @@
+"""Tests; `tests.tiny` makes the models that they run on."""

@@ -1,0 +1,68 @@
+"""entrypoint.settings and the options that fill it."""
+
+import json
+
+import click
+import pytest
+
+from entrypoint.commands.sft import sft
+from entrypoint.errors import SettingsError
+from entrypoint.settings import Settings
+
+COMMAND_LINE_ONLY = {"objective"}
+
+
+@pytest.mark.parametrize(
+    "name", ["epochs", "max_steps", "batch_size", "lr", "max_seq_len", "limit"]
+)
+@pytest.mark.parametrize("value", [0, -1])
+def test_numbers_must_be_positive(name: str, value: int):
+    with pytest.raises(SettingsError, match=f"TRAIN_{name.upper()}"):
+        Settings(**{name: value})
+
+
+def test_not_a_number_is_refused():
+    with pytest.raises(SettingsError, match="TRAIN_LR"):
+        Settings(lr=float("nan"))
+
+
+def test_every_setting_has_an_option_and_a_variable():
+    options = {option.name: option for option in sft.params}
+    assert options.keys() == set(Settings.__dataclass_fields__) - COMMAND_LINE_ONLY
+    for option in options.values():
+        assert isinstance(option, click.Option)
+        assert option.envvar == f"TRAIN_{option.opts[0].strip('-').replace('-', '_').upper()}"
+
+
+def test_option_defaults_are_the_settings_defaults():
+    context = sft.make_context("sft", [])
+    assert Settings(**context.params) == Settings()
+
+
+def test_variables_are_read(monkeypatch: pytest.MonkeyPatch):
+    for name, value in {
+        "TRAIN_MODEL": "m",
+        "TRAIN_THEN": "eval,quantize",
+        "TRAIN_SET": "a=1 'b=2 3'",
+        "TRAIN_DRY_RUN": "true",
+        "TRAIN_LR": "0.5",
+    }.items():
+        monkeypatch.setenv(name, value)
+    given = Settings(**sft.make_context("sft", ["--lr", "0.1"]).params)
+    assert (given.model, given.then, given.overrides) == (
+        "m",
+        ("eval", "quantize"),
+        ("a=1", "b=2 3"),
+    )
+    assert given.dry_run
+    assert given.lr == 0.1, "the option wins over the variable"
+
+
+@pytest.mark.parametrize("value", ["false", "0", "no"])
+def test_a_false_flag_is_false(monkeypatch: pytest.MonkeyPatch, value: str):
+    monkeypatch.setenv("TRAIN_DRY_RUN", value)
+    assert not sft.make_context("sft", []).params["dry_run"]
+
+
+def test_as_dict_is_json():
+    assert json.loads(json.dumps(Settings().as_dict()))["model"] == "embedded"
