@@ -1,8 +1,8 @@
-"""Lets torchtune 0.6.1 import under a current torchao.
+"""Lets torchtune 0.6.1 work with current releases of what it depends on.
 
-torchtune 0.6.1 imports names that torchao removed or renamed; PEFT and transformers need a
-torchao that no longer has them. `apply` puts the missing names back before torchtune is
-imported and touches nothing that is there. Each entry says what it stands in for;
+It imports names that torchao removed or renamed; PEFT and transformers need a torchao that no
+longer has them. `apply` puts the missing names back before torchtune is imported, touches nothing
+that is there, and then mends what torchtune itself gets wrong. Each entry says what for;
 tests/unit/tune/test_compat.py fails on the day one of them is no longer needed.
 """
 
@@ -47,9 +47,11 @@ MOVED_MODULES = (
     ("torchao.dtypes.nf4tensor", "torchao.quantization.quantize_.workflows.nf4.nf4_tensor"),
 )
 
+ADAPTER_SUFFIX = ".lora_a.weight"
+
 
 def apply() -> tuple[str, ...]:
-    """Put back what torchtune needs; returns the dotted names that were missing."""
+    """Make torchtune usable; returns the dotted names of torchao that were missing."""
     restored = []
     for module_name, name, stand_in in REMOVED_NAMES:
         module = importlib.import_module(module_name)
@@ -62,4 +64,27 @@ def apply() -> tuple[str, ...]:
         except ModuleNotFoundError:
             sys.modules[old] = importlib.import_module(new)
             restored.append(old)
+    _merge_adapters_into_copies()
     return tuple(restored)
+
+
+def _merge_adapters_into_copies() -> None:
+    """Keep a LoRA recipe's model as it is when it saves merged weights.
+
+    torchtune 0.6.1 merges in place, into what `.cpu()` gave it. On a CPU that is the model's own
+    weight, so every epoch but the last left its adapter in the base it went on to train.
+    """
+    from torchtune.modules import peft
+
+    merge_in_place = peft.get_merged_lora_ckpt
+    if merge_in_place.__module__ == __name__:
+        return
+
+    def get_merged_lora_ckpt(state_dict: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+        for name in list(state_dict):
+            if name.endswith(ADAPTER_SUFFIX):
+                weight = name.removesuffix(ADAPTER_SUFFIX) + ".weight"
+                state_dict[weight] = state_dict[weight].clone()
+        return dict(merge_in_place(state_dict, **arguments))
+
+    peft.get_merged_lora_ckpt = get_merged_lora_ckpt

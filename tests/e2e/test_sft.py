@@ -175,6 +175,12 @@ def test_the_final_model_answers_as_torchtunes_own(finished: Any):
     model.load_state_dict(from_peft(adapter, recipe.model), strict=False)
     model.eval()
     tokenizer = config.instantiate(recipe.tokenizer)
+    from transformers import AutoModelForCausalLM
+
+    exported = AutoModelForCausalLM.from_pretrained(output / "final")
+    ids = torch.tensor([[0, 5, 9, 300, 17]])
+    with torch.no_grad():
+        assert (model(ids) - exported(ids).logits).abs().max() < 1e-4
     for prompt in ("Number 3?", "Oslo"):
         messages = [{"role": "user", "content": prompt}]
         ids = tokenizer({"messages": messages}, inference=True)["tokens"]
