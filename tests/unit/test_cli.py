@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import launch, pipeline
+from entrypoint import launch, pipeline, templates
 from entrypoint.cli import run
 from entrypoint.errors import (
     ChildError,
@@ -77,6 +77,7 @@ def test_a_dry_run_of_the_embedded_pair_writes_nothing(
     [
         (["--method", "lorra"], ["--method", "lora", "full"]),
         (["--then", "eval,quantise"], ["--then", "'quantise'", "eval, quantize"]),
+        (["--then", "eval,eval"], ["--then", "twice"]),
         (["--batch-size", "0"], ["--batch-size"]),
         (["--lr", "fast"], ["--lr", "fast"]),
         (["--no-such-option"], ["--no-such-option"]),
@@ -113,6 +114,47 @@ def test_3_settings(base: list[str], fails):
     fails([*base, "--lr=-1"], ExitCode.SETTINGS, "greater than 0")
     fails([*base, "--max-seq-len", "513"], ExitCode.SETTINGS, "512")
     fails([*base, "--then", "eval"], ExitCode.SETTINGS, "--tasks")
+
+
+@pytest.mark.parametrize(
+    ("override", "option"),
+    [
+        ("epochs=2", "--epochs"),
+        ("dtype=bf16", "--dtype"),
+        ("checkpointer.output_dir=/x", "--output"),
+    ],
+)
+def test_3_a_recipe_that_disagrees_with_the_plan(base: list[str], fails, override, option):
+    fails([*base, "--dtype", "fp32", "--set", override], ExitCode.SETTINGS, "the plan says", option)
+
+
+def test_3_a_template_that_disagrees_with_the_plan(base: list[str], fails, tmp_path: Path):
+    path = tmp_path / "mine.yaml.j2"
+    shipped = templates.read(templates.shipped("sft", "lora"))
+    path.write_text(shipped.replace("{{ batch_size | tojson }}", "2"))
+    fails([*base, "--recipe", str(path)], ExitCode.SETTINGS, "batch_size: 2", "--batch-size")
+    assert run([*base, "--recipe", str(path), "--batch-size", "2"]) == 0
+
+
+def test_3_a_wandb_key_without_wandb(base: list[str], fails, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_API_KEY", "canary-key-71ab")
+    monkeypatch.setattr(pipeline, "find_spec", lambda _: None)
+    fails(base, ExitCode.SETTINGS, "wandb is not installed", "WANDB_API_KEY")
+
+
+def test_a_wandb_key_chooses_its_logger_and_is_not_shown(
+    base: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("WANDB_API_KEY", "canary-key-71ab")
+    monkeypatch.setattr(pipeline, "find_spec", lambda _: object())
+    assert run(base) == 0
+    text = capsys.readouterr().out
+    assert "metric_logging.WandBLogger" in text
+    assert "canary" not in text
+
+
+def test_3_an_unknown_task_is_found_before_training(base: list[str], fails):
+    fails([*base, "--then", "eval", "--tasks", "nobodys"], ExitCode.SETTINGS, "nobodys")
 
 
 def test_3_an_output_folder_that_is_taken(base: list[str], fails, tmp_path: Path):
@@ -161,6 +203,13 @@ def test_5_model(base: list[str], fails, tiny_model: Path, tmp_path: Path):
     )
     fails(["eval", "--model", str(broken)], ExitCode.MODEL, "model.safetensors")
     fails(["quantize", "--model", str(broken)], ExitCode.MODEL, "model.safetensors")
+
+
+def test_5_no_chat_template(base: list[str], fails, tiny_model: Path, tmp_path: Path):
+    plain = Path(shutil.copytree(tiny_model, tmp_path / "plain"))
+    (plain / "chat_template.jinja").unlink()
+    at = base.index("--model") + 1
+    fails([*base[:at], str(plain), *base[at + 1 :]], ExitCode.MODEL, "no chat template")
 
 
 def test_6_no_disk_space(base: list[str], fails, monkeypatch: pytest.MonkeyPatch):
