@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from entrypoint import noise
 from entrypoint.commands import evaluate, quantize, sft
 from entrypoint.errors import ExitCode, TrainError
 
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
+    noise.silence()
     debug = "--debug" in arguments[:1] or os.environ.get("TRAIN_DEBUG", "").lower() in (
         "1",
         "true",

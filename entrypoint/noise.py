@@ -1,4 +1,4 @@
-"""Keeps warnings off the screen that no user can act on."""
+"""Keeps off the screen what no user can act on."""
 
 import logging
 import warnings
@@ -19,3 +19,12 @@ def silence() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # torchdata 0.11 calls a function that torch 2.13 deprecates
     warnings.filterwarnings("ignore", message=".*set_vital.*")
+
+
+def hide_loading_bars() -> None:
+    """Leave the terminal to bars of work that takes time; loading a model takes a second."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()

@@ -69,6 +69,8 @@ def fine_tune(settings: Settings, environ: Mapping[str, str]) -> None:
         console.print(f"# {prepared.plan.folder.command}\n{prepared.command}", markup=False)
         return
     plan = prepared.plan
+    if not plan.model.folder.is_dir():
+        step(console, f"writing the built-in model to the cache, once: {plan.model.folder}")
     model_source.ensure_present(plan.model)
     launch.write_inputs(
         plan, prepared.recipe, prepared.command, manifest.gather(plan, prepared.recipe, environ)

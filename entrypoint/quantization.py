@@ -8,6 +8,7 @@ from typing import Any, get_args
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.files import share
 from entrypoint.models.card import TORCH_DTYPE, is_quantized, read_config
+from entrypoint.noise import hide_loading_bars
 from entrypoint.settings import QuantizationMethod
 from entrypoint.topology import World
 
@@ -53,6 +54,7 @@ def quantize(checkpoint: Path, method: QuantizationMethod, world: World, output:
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup
     from transformers import AutoModelForCausalLM, AutoTokenizer, TorchAoConfig
 
+    hide_loading_bars()
     configurations: dict[QuantizationMethod, Any] = {
         "8da4w": Int8DynamicActivationIntxWeightConfig(
             weight_dtype=torch.int4,  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ def main() -> int:
     noise.silence()
     from entrypoint.evaluation import harness
 
+    noise.hide_loading_bars()
     try:
         harness.evaluate(Request.from_json(sys.argv[1]))
     except TrainError as error:

@@ -15,7 +15,7 @@ LIMIT_LINES = 300
 """Modules are kept under about this length."""
 
 ORDER = (
-    "errors", "files", "secrets", "settings", "run_folder", "topology", "models", "data",
+    "errors", "files", "noise", "secrets", "settings", "run_folder", "topology", "models", "data",
     "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "collect",
     "pipeline", "options", "commands", "cli",
 )  # fmt: skip

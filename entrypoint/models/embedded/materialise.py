@@ -8,6 +8,7 @@ from pathlib import Path
 
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.files import share
+from entrypoint.noise import hide_loading_bars
 
 NAME = "SmolLM2-135M-Instruct"
 CONTEXT = 8192
@@ -76,6 +77,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    hide_loading_bars()
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,
