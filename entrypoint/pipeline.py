@@ -11,13 +11,14 @@ from rich.console import Console
 
 from entrypoint import collect, launch, manifest, process, templates, topology
 from entrypoint.command import Command, evaluation_command, tune_command
+from entrypoint.comparison import show
 from entrypoint.data import source as data_source
 from entrypoint.errors import ChildError, DoesNotFitError, ExitCode, Interrupted, SettingsError
 from entrypoint.evaluation.request import EMBEDDED_TASK, Evaluation, Request, read
 from entrypoint.models import source as model_source
 from entrypoint.models.checkpoint import locate
 from entrypoint.plan import OPTION_OF_KEY, Plan, decided, make_plan
-from entrypoint.quantization import METHODS, check, quantize, size_bytes
+from entrypoint.quantization import METHODS, check, check_sizes, quantize, size_bytes
 from entrypoint.render import check_agreement, render
 from entrypoint.settings import EMBEDDED, Device, Dtype, QuantizationMethod, Settings
 
@@ -36,9 +37,11 @@ class Prepared:
 def prepare(settings: Settings, environ: Mapping[str, str]) -> Prepared:
     """Decide everything and check that it can start; writes nothing."""
     world = topology.detect(settings.device, settings.dtype, environ)
-    check_followers(settings)
+    check_tasks(settings)
     dataset = data_source.load(settings.data)
     model = model_source.load(settings.model, environ)
+    if "quantize" in settings.then and model.folder.is_dir():
+        check_sizes(model.folder)
     template = settings.recipe or templates.shipped(settings.objective, settings.method)
     root = settings.output or default_output(settings.objective, settings.model)
     plan = make_plan(
@@ -100,8 +103,6 @@ def fine_tune(settings: Settings, environ: Mapping[str, str]) -> None:
         plan, metrics, {found.label: found.scores for found in evaluations}, quantized
     )
     if evaluations:
-        from entrypoint.comparison import show
-
         show(evaluations, console)
     console.print(f"run folder: {plan.folder.root}")
 
@@ -141,6 +142,8 @@ def evaluate_one(
     world = topology.detect(device, dtype, environ)
     checkpoint = locate(reference, environ)
     name = label or checkpoint.label
+    if Path(name).name != name:
+        raise SettingsError(f"{name} cannot be the name of a file", where="--label or TRAIN_LABEL")
     if output is None:
         output = checkpoint.run.evaluation(name) if checkpoint.run else default_output("eval", name)
         output = output.with_name(f"{output.name.removesuffix('.json')}.json")
@@ -161,8 +164,6 @@ def evaluate_one(
     )
     logs = checkpoint.run.logs if checkpoint.run else output.parent
     evaluation = score(request, environ, logs / f"eval-{name}.log")
-    from entrypoint.comparison import show
-
     show([evaluation], console)
     console.print(f"results: {output}")
 
@@ -206,8 +207,8 @@ def wandb_is_wanted(environ: Mapping[str, str]) -> bool:
     return True
 
 
-def check_followers(settings: Settings) -> None:
-    """Find before training what would stop the steps of --then.
+def check_tasks(settings: Settings) -> None:
+    """Find before training what would stop the evaluation after it.
 
     Raises:
         SettingsError: no task, or one that nobody knows.

@@ -25,19 +25,28 @@ def check(checkpoint: Path, output: Path) -> None:
             does not divide.
         SettingsError: `output` exists.
     """
-    config = read_config(checkpoint / "config.json")
     if is_quantized(checkpoint):
         raise ModelError("the model is quantized already", where=checkpoint)
+    check_sizes(checkpoint)
+    if output.exists():
+        raise SettingsError(
+            f"{output} exists already", where="--output or TRAIN_OUTPUT", hint="give another folder"
+        )
+
+
+def check_sizes(checkpoint: Path) -> None:
+    """Refuse layers that groups do not divide.
+
+    Raises:
+        ModelError: names the size.
+    """
+    config = read_config(checkpoint / "config.json")
     for key in ("hidden_size", "intermediate_size"):
         if config.get(key, 0) % GROUP_SIZE:
             raise ModelError(
                 f"{key} {config[key]} is not a multiple of the group size {GROUP_SIZE}",
                 where=checkpoint / "config.json",
             )
-    if output.exists():
-        raise SettingsError(
-            f"{output} exists already", where="--output or TRAIN_OUTPUT", hint="give another folder"
-        )
 
 
 def quantize(checkpoint: Path, method: QuantizationMethod, world: World, output: Path) -> None:

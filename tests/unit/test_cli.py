@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import launch, pipeline, templates
+from entrypoint import launch, pipeline, quantization, templates
 from entrypoint.cli import run
 from entrypoint.errors import (
     ChildError,
@@ -210,6 +210,17 @@ def test_5_no_chat_template(base: list[str], fails, tiny_model: Path, tmp_path: 
     (plain / "chat_template.jinja").unlink()
     at = base.index("--model") + 1
     fails([*base[:at], str(plain), *base[at + 1 :]], ExitCode.MODEL, "no chat template")
+
+
+def test_5_sizes_that_cannot_be_quantized_are_found_before_training(
+    base: list[str], fails, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(quantization, "GROUP_SIZE", 48)
+    fails([*base, "--then", "quantize"], ExitCode.MODEL, "hidden_size 64", "group size 48")
+
+
+def test_3_a_label_names_a_file(fails, tiny_model: Path):
+    fails(["eval", "--model", str(tiny_model), "--label", "../x"], ExitCode.SETTINGS, "TRAIN_LABEL")
 
 
 def test_6_no_disk_space(base: list[str], fails, monkeypatch: pytest.MonkeyPatch):
