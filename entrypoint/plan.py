@@ -99,7 +99,8 @@ def make_plan(
     max_seq_len = settings.max_seq_len or min(LONGEST_ROW, model.context)
     if max_seq_len > model.context:
         raise SettingsError(
-            f"the model's context is {model.context} tokens, shorter than {max_seq_len}",
+            f"the model's context is {model.context} tokens ({model.context_bound}), "
+            f"shorter than {max_seq_len}",
             where="--max-seq-len or TRAIN_MAX_SEQ_LEN",
             hint="leave it out to take the model's own",
         )
@@ -125,7 +126,8 @@ def make_plan(
         "model": {
             "_component_": builder,
             **model.arguments,
-            "max_seq_len": model.context,
+            # no row is longer, and rotary tables of the whole context can take gigabytes
+            "max_seq_len": max_seq_len,
             **(lora if settings.method == "lora" else {}),
         },
         "model_type": model.model_type,

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from entrypoint.errors import ModelError
-
-Shape = tuple[int, ...]
+from entrypoint.models.families import FAMILIES
+from entrypoint.models.tensors import Shape, count
 
 BYTES_PER_ELEMENT = {"fp32": 4, "bf16": 2}
 TORCH_DTYPE = {"fp32": "float32", "bf16": "bfloat16"}
@@ -23,17 +22,22 @@ class Model:
     reference: str
     folder: Path
     architecture: str
+    family: str
     model_type: str
     """torchtune's name for the conversion between its weights and Hugging Face's."""
     builder: str
     """Import path of torchtune's builder; its LoRA variant has `lora_` before the name."""
-    arguments: Mapping[str, int | float | bool]
+    arguments: Mapping[str, Any]
     """The builder's keyword arguments but max_seq_len."""
     shards: tuple[str, ...]
     parameters: int
     """Tied weights counted once."""
     context: int
     """Longest sequence, in tokens."""
+    context_bound: str = "max_position_embeddings"
+    """The key of config.json that limits the context."""
+    tensors: Mapping[str, Shape] = field(default_factory=dict, repr=False)
+    """Name -> shape of every weight in Hugging Face's naming."""
 
     @property
     def lora_builder(self) -> str:
@@ -70,79 +74,38 @@ def is_quantized(folder: Path) -> bool:
 def describe(
     reference: str, folder: Path, config: Mapping[str, Any], shards: tuple[str, ...]
 ) -> Model:
-    """The card of a Llama-architecture model.
+    """The card of a model, from its config.json.
 
     Raises:
-        ModelError: config.json describes something that torchtune's builder would not honour.
+        ModelError: the family is not supported, or config.json describes something that the
+            builder would not honour.
     """
     where = folder / "config.json"
-    architectures = config.get("architectures") or ["none"]
-    if architectures[0] != "LlamaForCausalLM":
+    architecture = (config.get("architectures") or ["none"])[0]
+    if architecture not in FAMILIES:
         raise ModelError(
-            f"the architecture {architectures[0]} is not supported; LlamaForCausalLM is",
+            f"the architecture {architecture} is not supported; {', '.join(FAMILIES)} are",
             where=where,
             hint="the README lists what is supported by now",
         )
-    hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    unsupported = {
-        "rope scaling": rope.get("rope_type", rope.get("type", "default")) != "default",
-        "attention_bias": config.get("attention_bias", False),
-        "mlp_bias": config.get("mlp_bias", False),
-        "head_dim unlike hidden_size / heads": config.get("head_dim")
-        not in (None, hidden // heads),
-        "hidden_act unlike silu": config.get("hidden_act", "silu") != "silu",
-    }
-    for feature, present in unsupported.items():
-        if present:
-            raise ModelError(f"the model uses {feature}, which is not supported", where=where)
-    arguments = {
-        "vocab_size": config["vocab_size"],
-        "num_layers": config["num_hidden_layers"],
-        "num_heads": heads,
-        "num_kv_heads": config.get("num_key_value_heads", heads),
-        "embed_dim": hidden,
-        "intermediate_dim": config["intermediate_size"],
-        "rope_base": int(rope.get("rope_theta", config.get("rope_theta", 10_000))),
-        "norm_eps": config.get("rms_norm_eps", 1e-6),
-        # 1 turns Llama 3.2's scaled rotary embedding into the plain one of config.json
-        "scale_factor": 1,
-        "tie_word_embeddings": config.get("tie_word_embeddings", False),
-    }
+    try:
+        family = FAMILIES[architecture](config)
+        parameters = count(family.tensors)
+    except ModelError as error:
+        raise ModelError(error.what, where=where, hint=error.hint) from error
+    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
+        raise ModelError(f"config.json cannot be understood: {error!r}", where=where) from error
     return Model(
         reference=reference,
         folder=folder,
-        architecture=architectures[0],
-        model_type="LLAMA3_2",
-        builder="torchtune.models.llama3_2.llama3_2",
-        arguments=arguments,
+        architecture=architecture,
+        family=family.name,
+        model_type=family.model_type,
+        builder=family.builder,
+        arguments=family.arguments,
+        tensors=family.tensors,
         shards=shards,
-        parameters=sum(prod(shape) for shape in expected_tensors(arguments).values()),
-        context=config["max_position_embeddings"],
+        parameters=parameters,
+        context=family.context,
+        context_bound=family.bound,
     )
-
-
-def expected_tensors(arguments: Mapping[str, Any]) -> dict[str, Shape]:
-    """Name -> shape of every weight in Hugging Face's naming."""
-    hidden, inner = arguments["embed_dim"], arguments["intermediate_dim"]
-    keys = hidden // arguments["num_heads"] * arguments["num_kv_heads"]
-    tensors: dict[str, Shape] = {
-        "model.embed_tokens.weight": (arguments["vocab_size"], hidden),
-        "model.norm.weight": (hidden,),
-    }
-    if not arguments["tie_word_embeddings"]:
-        tensors["lm_head.weight"] = (arguments["vocab_size"], hidden)
-    layer: dict[str, Shape] = {
-        "input_layernorm": (hidden,),
-        "post_attention_layernorm": (hidden,),
-        "self_attn.q_proj": (hidden, hidden),
-        "self_attn.k_proj": (keys, hidden),
-        "self_attn.v_proj": (keys, hidden),
-        "self_attn.o_proj": (hidden, hidden),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
-    }
-    for index in range(arguments["num_layers"]):
-        tensors |= {f"model.layers.{index}.{name}.weight": shape for name, shape in layer.items()}
-    return tensors

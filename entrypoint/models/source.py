@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from entrypoint.errors import ModelError
-from entrypoint.models.card import Model, describe, expected_tensors, read_config
+from entrypoint.models.card import Model, describe, read_config
 from entrypoint.models.embedded.materialise import SHIPPED_CONFIG, embedded_folder, materialise
 from entrypoint.models.weights import SINGLE_FILE, find_shards, verify
 from entrypoint.settings import EMBEDDED
@@ -32,7 +32,7 @@ def load(reference: str, environ: Mapping[str, str]) -> Model:
         )
     shards = find_shards(folder)
     model = describe(reference, folder.resolve(), read_config(folder / "config.json"), shards)
-    verify(folder, shards, expected_tensors(model.arguments))
+    verify(folder, shards, model.tensors)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             raise ModelError(f"the model folder has no {name}", where=folder)

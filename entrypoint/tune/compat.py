@@ -10,6 +10,8 @@ import importlib
 import sys
 from typing import Any
 
+from entrypoint.tune import mend
+
 
 def _int4_weight_only(group_size: int = 128, **_: Any) -> Any:
     from torchao.quantization import Int4WeightOnlyConfig
@@ -64,7 +66,9 @@ def apply() -> tuple[str, ...]:
         except ModuleNotFoundError:
             sys.modules[old] = importlib.import_module(new)
             restored.append(old)
+
     _merge_adapters_into_copies()
+    mend.apply()
     return tuple(restored)
 
 

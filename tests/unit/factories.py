@@ -14,6 +14,7 @@ MODEL = Model(
     reference="embedded",
     folder=Path("/models/m"),
     architecture="LlamaForCausalLM",
+    family="Llama",
     model_type="LLAMA3_2",
     builder="torchtune.models.llama3_2.llama3_2",
     arguments={"vocab_size": 512, "num_layers": 2},

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from entrypoint.errors import ModelError
-from entrypoint.models.card import describe, expected_tensors, read_config
+from entrypoint.models.card import describe, read_config
 from entrypoint.models.checkpoint import locate
 from entrypoint.models.embedded.materialise import SHIPPED_CONFIG
 from entrypoint.models.source import load
+from tests.checkpoints import LLAMA3_ROPE
 from tests.tiny import write_tiny_model
 
 
@@ -86,7 +87,17 @@ def test_config_and_weights_must_agree(model: Path):
     ("values", "message"),
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel is not supported"),
-        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1}}, "rope scaling"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope scaling of type yarn"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "type linear"),
+        ({"rope_parameters": LLAMA3_ROPE | {"high_freq_factor": 8}}, "high_freq_factor 8"),
+        (
+            {"rope_parameters": LLAMA3_ROPE | {"original_max_position_embeddings": 4096}},
+            "original_max_position_embeddings 4096",
+        ),
+        ({"mlp_bias": True}, "mlp_bias"),
+        ({"partial_rotary_factor": 0.5}, r"partial_rotary_factor 0\.5"),
+        ({"vocab_size": None}, "no vocab_size"),
+        ({"vocab_size": "many"}, "cannot be understood"),
         ({"attention_bias": True}, "attention_bias"),
         ({"head_dim": 32}, "head_dim"),
         ({"hidden_act": "gelu"}, "hidden_act"),
@@ -113,6 +124,6 @@ def test_no_folder(tmp_path: Path):
 
 def test_expected_tensors_are_the_public_models():
     card = describe("e", Path("f"), read_config(SHIPPED_CONFIG), ("s",))
-    names = expected_tensors(card.arguments)
+    names = card.tensors
     assert len(names) == 2 + 9 * 30
     assert names["model.layers.29.self_attn.k_proj.weight"] == (192, 576)

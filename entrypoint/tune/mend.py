@@ -1,0 +1,62 @@
+"""Mends what torchtune 0.6.1 gets wrong in weights and adapters of some families.
+
+Each function says the symptom; tests/unit/tune/test_mend.py fails on the day it is gone.
+"""
+
+import functools
+from typing import Any
+
+
+def apply() -> None:
+    """Mend torchtune in this process; again changes nothing."""
+    _name_gemma2_norms()
+    _name_qwen3_norms()
+    _give_the_checkpointer_its_facts()
+
+
+def _name_gemma2_norms() -> None:
+    """Gemma 2's norms before and after the MLP were read into each other's place: wrong logits,
+    no error (https://github.com/pytorch/torchtune/pull/2853)."""
+    from torchtune.models.gemma2 import _convert_weights
+
+    _convert_weights._GEMMA2_FROM_HF |= {
+        "model.layers.{}.pre_feedforward_layernorm.weight": "layers.{}.mlp_norm.scale",
+        "model.layers.{}.post_feedforward_layernorm.weight": "layers.{}.mlp_scale.scale",
+    }
+
+
+def _name_qwen3_norms() -> None:
+    """Qwen3's weights convert as Qwen2's, but for two names that torchtune does not know."""
+    from torchtune.models.qwen2 import _convert_weights
+
+    _convert_weights._FROM_HF |= {
+        f"model.layers.{{}}.self_attn.{norm}.weight": f"layers.{{}}.attn.{norm}.scale"
+        for norm in ("q_norm", "k_norm")
+    }
+
+
+def _give_the_checkpointer_its_facts() -> None:
+    """The checkpointer fails on keys that config.json may leave out, and it wrote wrong PEFT
+    adapters for Qwen: it interleaves the halves of each head of q and k, as Llama's weights need
+    and Qwen's do not. In heads of two numbers that changes nothing, and nothing else of Qwen's
+    conversion asks for heads."""
+    from torchtune.training import FullModelHFCheckpointer, ModelType
+
+    stock = FullModelHFCheckpointer.__init__
+    if hasattr(stock, "__wrapped__"):
+        return
+
+    @functools.wraps(stock)
+    def init(self: Any, *positional: Any, **named: Any) -> None:
+        stock(self, *positional, **named)
+        config = self._config
+        heads = config["num_attention_heads"]
+        config["num_key_value_heads"] = config.get("num_key_value_heads") or heads
+        config.setdefault("tie_word_embeddings", False)
+        if self._model_type is ModelType.QWEN2:
+            pairs = (config.get("head_dim") or config["hidden_size"] // heads) // 2
+            config["num_attention_heads"] *= pairs
+            config["num_key_value_heads"] *= pairs
+            config["head_dim"] = 2
+
+    FullModelHFCheckpointer.__init__ = init

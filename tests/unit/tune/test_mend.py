@@ -1,0 +1,56 @@
+"""entrypoint.tune.mend: the day torchtune is right by itself, one of these fails."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+STOCK = """
+import inspect, json, sys
+import torchao.quantization, torchao.dtypes
+from entrypoint.tune import compat
+for module, name, stand_in in compat.REMOVED_NAMES:
+    vars(sys.modules[module]).setdefault(name, stand_in)
+import torchtune.models
+from torchtune.models.gemma2 import gemma2
+from torchtune.models.gemma2._convert_weights import _GEMMA2_FROM_HF
+from torchtune.models.qwen2._convert_weights import _FROM_HF
+from torchtune.training import FullModelHFCheckpointer
+sizes = ("vocab_size", "num_layers", "num_heads", "head_dim", "num_kv_heads", "embed_dim",
+    "intermediate_dim", "max_seq_len")
+model = gemma2(**dict.fromkeys(sizes, 2))
+saves = inspect.getsource(FullModelHFCheckpointer.save_checkpoint)
+print(json.dumps({
+    "pre_feedforward": _GEMMA2_FROM_HF["model.layers.{}.pre_feedforward_layernorm.weight"],
+    "cap": [type(model.norm).__name__, type(model.output).__name__],
+    "qwen3": hasattr(torchtune.models, "qwen3"),
+    "q_norm": "model.layers.{}.self_attn.q_norm.weight" in _FROM_HF,
+    "adapters": saves.count("tune_to_peft_adapter_weights("),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def stock() -> dict:
+    """Facts of a process in which torchtune imports but nothing of it is mended."""
+    ended = subprocess.run(
+        (sys.executable, "-c", STOCK), capture_output=True, text=True, check=True
+    )
+    return json.loads(ended.stdout)
+
+
+def test_torchtune_still_swaps_gemma2s_norms(stock: dict):
+    assert stock["pre_feedforward"] == "layers.{}.mlp_scale.scale"
+
+
+def test_torchtune_still_caps_hidden_states_instead_of_logits(stock: dict):
+    assert stock["cap"] == ["Gemma2FinalNorm", "TiedLinear"]
+
+
+def test_torchtune_still_has_no_qwen3_and_no_names_for_it(stock: dict):
+    assert (stock["qwen3"], stock["q_norm"]) == (False, False)
+
+
+def test_torchtune_still_writes_all_adapters_as_llamas(stock: dict):
+    assert stock["adapters"] == 1
