@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from entrypoint import noise
-from entrypoint.commands import evaluate, quantize, sft
+from entrypoint.commands import evaluate, models, quantize, sft
 from entrypoint.errors import ExitCode, TrainError
 
 BUG = "This is a bug in Tunecask. Run `train --debug …` and report what it prints."
@@ -32,6 +32,7 @@ def train(context: click.Context, debug: bool) -> None:
 train.add_command(sft.sft)
 train.add_command(evaluate.evaluate)
 train.add_command(quantize.quantize)
+train.add_command(models.models)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

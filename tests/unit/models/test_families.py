@@ -9,10 +9,11 @@ import torch
 
 from entrypoint.errors import ModelError
 from entrypoint.models.card import Model, describe
+from entrypoint.models.catalogue import PUBLISHED
 from entrypoint.tune import compat
 from tests.checkpoints import LONGROPE, SMALL
 
-PUBLIC = json.loads(Path(__file__).with_name("public_models.json").read_text("utf-8"))
+PUBLIC = json.loads(PUBLISHED.read_text("utf-8"))
 LORA = {"lora_attn_modules": ["q_proj", "v_proj"], "lora_rank": 8, "lora_alpha": 16}
 
 

@@ -1,0 +1,56 @@
+"""`train models`: the list, and one model looked at."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from entrypoint.cli import run
+from entrypoint.models.families import FAMILIES
+
+
+def test_the_list_has_every_family(capsys: pytest.CaptureFixture[str]):
+    assert run(["models"]) == 0
+    text = capsys.readouterr().out
+    assert "Meta-Llama-3-8B" in text
+    assert "8,030,261,248" in text
+    assert run(["models", "--json"]) == 0
+    cards = json.loads(capsys.readouterr().out)
+    assert {card["architecture"] for card in cards} == FAMILIES.keys()
+
+
+def test_one_model(tiny_model: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["models", str(tiny_model)]) == 0
+    assert "torchtune.models.llama3_2.llama3_2" in capsys.readouterr().out
+    assert run(["models", str(tiny_model), "--json"]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert {
+        "family", "builder", "model_type", "parameters", "shards", "tokenizer", "context"
+    } <= card.keys()  # fmt: skip
+    assert card["shards"] == ["model.safetensors"]
+    assert card["tokenizer"] == "tokenizer.json"
+
+
+def test_config_alone_is_enough(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copy(tiny_model / "config.json", tmp_path)
+    assert run(["models", str(tmp_path), "--json"]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card["context"] == 512
+    assert (card["shards"], card["tokenizer"]) == ([], None)
+
+
+def test_the_embedded_model_need_not_be_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TRAIN_CACHE", str(tmp_path))
+    assert run(["models", "embedded", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] == 134_515_008
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_5_nothing_there(capsys: pytest.CaptureFixture[str]):
+    assert run(["models", "nowhere"]) == 5
+    assert "no model folder nowhere" in capsys.readouterr().err
