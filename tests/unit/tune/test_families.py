@@ -149,3 +149,16 @@ def test_no_builder_is_passed_what_it_does_not_take(card: Model):
     with torch.device("meta"):
         plain = build(card.builder, {**card.arguments, "max_seq_len": 32})
     assert sum(p.numel() for p in plain.parameters()) == card.parameters
+
+
+def test_rotary_tables_are_exact_when_training_in_bf16():
+    from entrypoint.tune.phi3 import PhiRope
+
+    given = {"dim": 8, "max_seq_len": 16, "base": 10_000, "factor": [1.01, 1.2, 1.7, 2.3]}
+    exact = PhiRope(**given, scale=1.19)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        trained = PhiRope(**given, scale=1.19)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(trained.cache, exact.cache)
