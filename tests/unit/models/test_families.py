@@ -116,6 +116,7 @@ def test_what_a_family_does_not_honour_is_refused_by_name(
     ("architecture", "values", "context", "bound"),
     [
         ("MistralForCausalLM", {"sliding_window": 32}, 32, "sliding_window"),
+        ("MistralForCausalLM", {"max_position_embeddings": 8192}, 4096, "sliding_window"),
         ("MistralForCausalLM", {"sliding_window": None}, 128, "max_position_embeddings"),
         ("Phi3ForCausalLM", {"sliding_window": 32}, 32, "sliding_window"),
         ("Qwen2ForCausalLM", {"sliding_window": 32}, 128, "max_position_embeddings"),
