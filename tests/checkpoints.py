@@ -75,14 +75,18 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 """Name -> transformers' class without its suffixes, and what differs from SMALL."""
 
 
-def write_checkpoint(folder: Path, kind: str) -> Path:
-    """Write a random model of that kind in fp32, its norms and biases random too."""
+def write_checkpoint(folder: Path, kind: str, **values: Any) -> Path:
+    """Write a random model of that kind in fp32, its norms and biases random too.
+
+    Args:
+        values: what differs from the kind's config.
+    """
     import torch
     import transformers
 
     name, differences = KINDS[kind]
     torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**SMALL | differences)
+    config = getattr(transformers, f"{name}Config")(**SMALL | differences | values)
     model = getattr(transformers, f"{name}ForCausalLM")(config)
     with torch.no_grad():
         for parameter in model.parameters():

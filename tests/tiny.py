@@ -38,8 +38,13 @@ def write_tiny_model(folder: Path, *, tied: bool = True, shards: bool = False) -
     )
     model = LlamaForCausalLM(config)
     model.save_pretrained(folder, max_shard_size="100KB" if shards else "5GB")
-    _tokenizer().save_pretrained(folder)
+    write_tokenizer(folder)
     return folder
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write a chat tokenizer with VOCABULARY tokens to a model's folder."""
+    _tokenizer().save_pretrained(folder)
 
 
 def _tokenizer():  # type: ignore[no-untyped-def]

@@ -17,12 +17,11 @@ def models(reference: str | None, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from entrypoint.models import catalogue
+    from entrypoint.models.inspection import as_dict, inspect
+    from entrypoint.models.published import published
 
-    found = (
-        [catalogue.inspect(reference, os.environ)] if reference else catalogue.published().values()
-    )
-    cards = [catalogue.as_dict(model) for model in found]
+    found = [inspect(reference, os.environ)] if reference else published().values()
+    cards = [as_dict(model) for model in found]
     if as_json:
         click.echo(json.dumps(cards[0] if reference else cards, indent=2))
         return

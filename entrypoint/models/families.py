@@ -74,7 +74,8 @@ def mistral(config: Config) -> Family:
         builder="torchtune.models.mistral.mistral",
         arguments=facts.arguments(),
         tensors=facts.tensors(tied=False),
-        **facts.within(facts.get("sliding_window")),
+        # transformers takes 4096 when the key is missing, and no window when it is null
+        **facts.within(config.get("sliding_window", 4096)),
     )
 
 
@@ -213,7 +214,7 @@ def qwen3(config: Config) -> Family:
 
 
 def _qwen_window(facts: Facts) -> int | None:
-    return facts.get("sliding_window") if facts.get("use_sliding_window", False) else None
+    return facts.get("sliding_window", 4096) if facts.get("use_sliding_window", False) else None
 
 
 FAMILIES: dict[str, Callable[[Config], Family]] = {

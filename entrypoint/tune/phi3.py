@@ -34,7 +34,8 @@ class PhiRope(Phi3RotaryPositionalEmbeddings):
     def build_rope_cache(self, max_seq_len: int = 4096) -> None:
         """[max_seq_len, 2 dim]: cosines, then sines."""
         if self.factor is not None:
-            self.theta /= torch.tensor(self.factor, device=self.theta.device)
+            # recipes make the training's dtype torch's default: bf16 would blur the factors
+            self.theta /= torch.tensor(self.factor, dtype=torch.float32, device=self.theta.device)
         super().build_rope_cache(max_seq_len)
         self.cache *= self.scale
 

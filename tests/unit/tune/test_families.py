@@ -149,3 +149,32 @@ def test_no_builder_is_passed_what_it_does_not_take(card: Model):
     with torch.device("meta"):
         plain = build(card.builder, {**card.arguments, "max_seq_len": 32})
     assert sum(p.numel() for p in plain.parameters()) == card.parameters
+
+
+def test_rotary_tables_are_exact_when_training_in_bf16():
+    from entrypoint.tune.phi3 import PhiRope
+
+    given = {"dim": 8, "max_seq_len": 16, "base": 10_000, "factor": [1.01, 1.2, 1.7, 2.3]}
+    exact = PhiRope(**given, scale=1.19)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        trained = PhiRope(**given, scale=1.19)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(trained.cache, exact.cache)
+
+
+def test_rotary_frequencies_in_early_llama_files_do_no_harm(tmp_path: Path):
+    from safetensors.torch import load_file, save_file
+
+    folder = write_checkpoint(tmp_path / "llama2", "llama2")
+    weights = load_file(folder / "model.safetensors")
+    stored = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}
+    save_file(weights | stored, folder / "model.safetensors", metadata={"format": "pt"})
+    shards = find_shards(folder)
+    early = describe("early", folder, read_config(folder / "config.json"), shards)
+    verify(folder, shards, early.tensors)
+    both_ways = checkpointer(early, tmp_path)
+    both_ways.save_checkpoint({"model": both_ways.load_checkpoint()["model"]}, epoch=0)
+    kept = loaded(tmp_path / "epoch_0").state_dict()
+    assert all(torch.equal(kept[name], weight) for name, weight in weights.items())

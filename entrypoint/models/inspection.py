@@ -1,6 +1,5 @@
-"""What models are supported, and what one of them is."""
+"""What one model is, from its folder."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,6 @@ from entrypoint.models.card import Model, describe, read_config
 from entrypoint.models.embedded.materialise import SHIPPED_CONFIG, embedded_folder
 from entrypoint.models.weights import SINGLE_FILE, find_shards
 from entrypoint.settings import EMBEDDED
-
-PUBLISHED = Path(__file__).with_name("published.json")
-"""Facts of published models: name -> parameters, context and the config.json that implies them.
-Tests hold the families against them."""
-
-
-def published() -> dict[str, Model]:
-    """Cards of published models by name, from their configurations alone."""
-    facts = json.loads(PUBLISHED.read_text("utf-8"))
-    return {name: describe(name, Path(name), found["config"], ()) for name, found in facts.items()}
 
 
 def inspect(reference: str, environ: Mapping[str, str]) -> Model:

@@ -13,7 +13,7 @@ from entrypoint.models.families import FAMILIES
 def test_the_list_has_every_family(capsys: pytest.CaptureFixture[str]):
     assert run(["models"]) == 0
     text = capsys.readouterr().out
-    assert "Meta-Llama-3-8B" in text
+    assert "meta-llama/Meta-Llama-3-8B" in text
     assert "8,030,261,248" in text
     assert run(["models", "--json"]) == 0
     cards = json.loads(capsys.readouterr().out)
