@@ -69,14 +69,16 @@ model = option(
     default=EMBEDDED,
     show_default=True,
     metavar="REF",
-    help="A model folder in Hugging Face format, or `embedded`: SmolLM2-135M-Instruct.",
+    help="A model folder in Hugging Face format, ORG/NAME[@REVISION] on the model hub, or "
+    "`embedded`: SmolLM2-135M-Instruct.",
 )
 checkpoint = option(
     "--model",
     default=EMBEDDED,
     show_default=True,
     metavar="REF",
-    help="A run folder (its final model), a model folder in Hugging Face format, or `embedded`.",
+    help="A run folder (its final model), a model folder in Hugging Face format, "
+    "ORG/NAME[@REVISION] on the model hub, or `embedded`.",
 )
 data = option(
     "--data",

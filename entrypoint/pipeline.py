@@ -17,6 +17,7 @@ from entrypoint.errors import ChildError, DoesNotFitError, ExitCode, Interrupted
 from entrypoint.evaluation.request import EMBEDDED_TASK, Evaluation, Request, read
 from entrypoint.models import source as model_source
 from entrypoint.models.checkpoint import locate
+from entrypoint.models.source import short_name
 from entrypoint.plan import OPTION_OF_KEY, Plan, decided, make_plan
 from entrypoint.quantization import METHODS, check, check_sizes, quantize, size_bytes
 from entrypoint.render import check_agreement, render
@@ -35,15 +36,15 @@ class Prepared:
 
 
 def prepare(settings: Settings, environ: Mapping[str, str]) -> Prepared:
-    """Decide everything and check that it can start; writes nothing."""
+    """Decide everything and check that it can start; a dry run writes nothing."""
     world = topology.detect(settings.device, settings.dtype, environ)
     check_tasks(settings)
     dataset = data_source.load(settings.data)
-    model = model_source.load(settings.model, environ)
+    model = model_source.load(settings.model, environ, dry=settings.dry_run)
     if "quantize" in settings.then and model.folder.is_dir():
         check_sizes(model.folder)
     template = settings.recipe or templates.shipped(settings.objective, settings.method)
-    root = settings.output or default_output(settings.objective, settings.model)
+    root = settings.output or default_output(settings.objective, short_name(settings.model))
     plan = make_plan(
         settings,
         world,
@@ -73,8 +74,8 @@ def fine_tune(settings: Settings, environ: Mapping[str, str]) -> None:
         return
     plan = prepared.plan
     if not plan.model.folder.is_dir():
-        step(console, f"writing the built-in model to the cache, once: {plan.model.folder}")
-    model_source.ensure_present(plan.model)
+        step(console, f"putting the model into the cache, once: {plan.model.folder}")
+    model_source.ensure_present(plan.model, environ)
     launch.write_inputs(
         plan, prepared.recipe, prepared.command, manifest.gather(plan, prepared.recipe, environ)
     )
@@ -279,6 +280,6 @@ def step(console: Console, title: str) -> None:
     console.print(f"\n== {title}", markup=False)
 
 
-def default_output(kind: str, reference: str) -> Path:
+def default_output(kind: str, name: str) -> Path:
     """A folder under outputs/ that says what and when."""
-    return OUTPUTS / f"{kind}-{Path(reference).name}-{datetime.now():%Y%m%d-%H%M%S}"
+    return OUTPUTS / f"{kind}-{Path(name).name}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -23,7 +23,7 @@ class Settings:
 
     objective: Objective = "sft"
     model: str = EMBEDDED
-    """A folder in Hugging Face format, or `embedded`."""
+    """A folder in Hugging Face format, ORG/NAME[@REVISION] on the hub, or `embedded`."""
     data: str = EMBEDDED
     """A .jsonl file, a folder with train.jsonl (and eval.jsonl), or `embedded`."""
     method: Method = "lora"

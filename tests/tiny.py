@@ -12,12 +12,15 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tiny_model(folder: Path, *, tied: bool = True, shards: bool = False) -> Path:
+def write_tiny_model(
+    folder: Path, *, tied: bool = True, shards: bool = False, hidden: int = 64
+) -> Path:
     """Write the model to `folder` and return it. The same call writes the same weights.
 
     Args:
         tied: whether the output head shares the embedding's weights.
         shards: whether the weights come in several files with an index.
+        hidden: width; 512 makes 20 MB of weights.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -25,8 +28,8 @@ def write_tiny_model(folder: Path, *, tied: bool = True, shards: bool = False) -
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -37,7 +40,7 @@ def write_tiny_model(folder: Path, *, tied: bool = True, shards: bool = False) -
         pad_token_id=1,
     )
     model = LlamaForCausalLM(config)
-    model.save_pretrained(folder, max_shard_size="100KB" if shards else "5GB")
+    model.save_pretrained(folder, max_shard_size=f"{hidden * hidden // 40}KB" if shards else "5GB")
     write_tokenizer(folder)
     return folder
 

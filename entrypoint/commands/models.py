@@ -12,7 +12,8 @@ import click
 def models(reference: str | None, as_json: bool) -> None:
     """List supported models, or say what one is.
 
-    REF is a model folder (its config.json is enough), or `embedded`.
+    REF is a model folder (its config.json is enough), ORG/NAME[@REVISION] on the model hub (nothing
+    is downloaded), or `embedded`.
     """
     from rich.console import Console
     from rich.table import Table

@@ -4,29 +4,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from entrypoint.errors import ModelError
 from entrypoint.models.card import Model, describe, read_config
 from entrypoint.models.embedded.materialise import SHIPPED_CONFIG, embedded_folder
+from entrypoint.models.source import load
 from entrypoint.models.weights import SINGLE_FILE, find_shards
 from entrypoint.settings import EMBEDDED
 
 
 def inspect(reference: str, environ: Mapping[str, str]) -> Model:
-    """The card of a model folder; its weights may be missing, then it has no shards.
+    """The card of a model; a folder's weights may be missing, then it has no shards.
 
     Raises:
-        ModelError: no folder, or a model that is not supported.
+        ModelError: no such model, or one that is not supported.
     """
     if reference == EMBEDDED:
         folder = embedded_folder(environ)
         return describe(reference, folder, read_config(SHIPPED_CONFIG), (SINGLE_FILE,))
     folder = Path(reference).expanduser().resolve()
     if not folder.is_dir():
-        raise ModelError(
-            f"there is no model folder {reference}",
-            where="train models REF",
-            hint="give a folder with a config.json, or `embedded`",
-        )
+        return load(reference, environ)
     config = read_config(folder / "config.json")
     has_weights = any(folder.glob("*.safetensors"))
     return describe(reference, folder, config, find_shards(folder) if has_weights else ())
@@ -35,6 +31,8 @@ def inspect(reference: str, environ: Mapping[str, str]) -> Model:
 def as_dict(model: Model) -> dict[str, Any]:
     """The card as plain values, for JSON."""
     tokenizer = model.folder / "tokenizer.json"
+    # the card of a model that is yet to be fetched is not made without one
+    has_tokenizer = tokenizer.is_file() or not model.folder.is_dir()
     return {
         "reference": model.reference,
         "architecture": model.architecture,
@@ -46,5 +44,5 @@ def as_dict(model: Model) -> dict[str, Any]:
         "model_type": model.model_type,
         "arguments": dict(model.arguments),
         "shards": list(model.shards),
-        "tokenizer": tokenizer.name if tokenizer.is_file() else None,
+        "tokenizer": tokenizer.name if has_tokenizer else None,
     }

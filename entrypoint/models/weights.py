@@ -19,17 +19,8 @@ def find_shards(folder: Path) -> tuple[str, ...]:
     Raises:
         ModelError: there are none, or the index names one that is not there.
     """
-    index = folder / INDEX_FILE
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ModelError(
-                f"the index of the weight files cannot be read: {error}", where=index
-            ) from error
-    elif (folder / SINGLE_FILE).is_file():
-        names = [SINGLE_FILE]
-    else:
+    names = named_shards(folder)
+    if names == (SINGLE_FILE,) and not (folder / SINGLE_FILE).is_file():
         raise ModelError(
             "the model folder has no safetensors weights",
             where=folder,
@@ -38,7 +29,24 @@ def find_shards(folder: Path) -> tuple[str, ...]:
     for name in names:
         if not (folder / name).is_file():
             raise ModelError(f"the index names {name}, which is missing", where=folder)
-    return tuple(names)
+    return names
+
+
+def named_shards(folder: Path) -> tuple[str, ...]:
+    """Names of the weight files, which may not be there yet: by the index, or the single file.
+
+    Raises:
+        ModelError: the index cannot be read.
+    """
+    index = folder / INDEX_FILE
+    if index.is_file():
+        try:
+            return tuple(sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values())))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelError(
+                f"the index of the weight files cannot be read: {error}", where=index
+            ) from error
+    return (SINGLE_FILE,)
 
 
 def verify(folder: Path, shards: tuple[str, ...], expected: Mapping[str, Shape]) -> None:
@@ -47,11 +55,16 @@ def verify(folder: Path, shards: tuple[str, ...], expected: Mapping[str, Shape])
     Raises:
         ModelError: a shard is cut short or corrupt, or a tensor is missing, unknown or misshapen.
     """
-    found = {
-        name: shape
-        for name, shape in check_whole(folder, shards).items()
-        if not name.endswith(COMPUTED)
-    }
+    compare(check_whole(folder, shards), expected, where=folder)
+
+
+def compare(found: Mapping[str, Shape], expected: Mapping[str, Shape], *, where: object) -> None:
+    """Hold the tensors that there are against those that there should be.
+
+    Raises:
+        ModelError: one is missing, unknown or misshapen.
+    """
+    found = {name: shape for name, shape in found.items() if not name.endswith(COMPUTED)}
     for problem, names in (
         ("is missing", expected.keys() - found.keys()),
         ("is unknown to this architecture", found.keys() - expected.keys()),
@@ -65,7 +78,7 @@ def verify(folder: Path, shards: tuple[str, ...], expected: Mapping[str, Shape])
             others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise ModelError(
                 f"the tensor {first} {problem}{others}",
-                where=folder,
+                where=where,
                 hint="check that config.json and the weight files are of the same model",
             )
 

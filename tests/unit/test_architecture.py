@@ -15,7 +15,8 @@ LIMIT_LINES = 300
 """Modules are kept under about this length."""
 
 ORDER = (
-    "errors", "files", "noise", "secrets", "settings", "run_folder", "topology", "models", "data",
+    "errors", "files", "noise", "secrets", "settings", "run_folder", "topology", "progress",
+    "hub", "models", "data",
     "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "collect",
     "pipeline", "options", "commands", "cli",
 )  # fmt: skip
@@ -58,6 +59,10 @@ def test_click_lives_in_the_command_line_alone():
 
 def test_processes_are_started_in_one_place():
     assert users_of("subprocess") == {"process.py"}
+
+
+def test_the_hub_is_asked_in_one_place():
+    assert users_of("huggingface_hub") == {"hub.py"}
 
 
 def test_azure_is_never_imported_here():

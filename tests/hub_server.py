@@ -1,0 +1,288 @@
+"""A model hub on the loopback interface that speaks the real one's protocol and fails on request.
+
+Large files are redirected to a second server with another port, as the real hub redirects to its
+storage: another origin, to which no token may go.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+BLOCK = 64 * 1024
+
+
+@dataclass
+class Served:
+    """One answered request."""
+
+    method: str
+    path: str
+    file: str | None
+    start: int
+    open_ended: bool
+    """Whether it asked for all from `start` on: a download, not a look at a header."""
+    token: str | None
+    storage: bool
+    sent: int = 0
+    status: int = 0
+
+
+@dataclass
+class Repo:
+    """A repository, and what goes wrong with it."""
+
+    name: str
+    files: dict[str, bytes]
+    token: str | None = None
+    """The token that a private or gated repository wants."""
+    gated: bool = False
+    private: bool = False
+    forbidden: bool = False
+    """The token is known and lacks the right."""
+    renamed: str | None = None
+    status: int | None = None
+    """Every request about it is answered so."""
+    file_status: dict[str, int] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
+    """Bytes of a file after which the connection is cut, once; later ones are cut at once."""
+    wrong: set[str] = field(default_factory=set)
+    """Files whose bytes are altered."""
+    rate: int | None = None
+    """Bytes a second of large files."""
+
+    @property
+    def commit(self) -> str:
+        digest = hashlib.sha1(usedforsecurity=False)
+        for name, content in sorted(self.files.items()):
+            digest.update(name.encode() + hashlib.sha256(content).digest())
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, object]:
+        siblings = []
+        for name, content in self.files.items():
+            sibling: dict[str, object] = {
+                "rfilename": name, "size": len(content), "blobId": git_id(content),
+            }  # fmt: skip
+            if is_large(name):
+                sha256 = hashlib.sha256(content).hexdigest()
+                sibling["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 130}
+            siblings.append(sibling)
+        return {
+            "_id": "1", "id": self.name, "modelId": self.name, "sha": self.commit,
+            "private": self.private, "gated": "manual" if self.gated else False, "tags": [],
+            "siblings": siblings,
+        }  # fmt: skip
+
+
+class HubServer:
+    """Serve repositories until `close`."""
+
+    def __init__(self) -> None:
+        self.repos: dict[str, Repo] = {}
+        self.log: list[Served] = []
+        self._servers = []
+        for storage in (False, True):
+            server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+            server.daemon_threads = True
+            server.hub = self  # type: ignore[attr-defined]
+            server.storage = storage  # type: ignore[attr-defined]
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            self._servers.append(server)
+        self.url, self.storage_url = (
+            f"http://127.0.0.1:{server.server_address[1]}" for server in self._servers
+        )
+
+    def add(self, name: str, folder: Path, **settings: object) -> Repo:
+        """Serve the files of a folder as a repository."""
+        files = {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        self.repos[name] = Repo(name=name, files=files, **settings)  # type: ignore[arg-type]
+        return self.repos[name]
+
+    def downloads(self) -> Counter[str]:
+        """How often each file was asked for from its first byte to its end."""
+        return Counter(
+            served.file
+            for served in self.log
+            if served.file and served.open_ended and served.start == 0 and served.status == 200
+        )
+
+    def sent(self, name: str) -> int:
+        """Bytes of a file, of all requests together."""
+        return sum(served.sent for served in self.log if served.file == name)
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self) -> None:
+        self.hub: HubServer = self.server.hub  # type: ignore[attr-defined]
+        path = unquote(urlsplit(self.path).path)
+        start, end = self._range()
+        authorization = self.headers.get("Authorization", "")
+        self.served = Served(
+            method=self.command,
+            path=path,
+            file=None,
+            start=start,
+            open_ended=end is None,
+            token=authorization.removeprefix("Bearer ") or None,
+            storage=self.server.storage,  # type: ignore[attr-defined]
+        )
+        self.hub.log.append(self.served)
+        parts = path.strip("/").split("/")
+        if self.served.storage:
+            repo = self.hub.repos["/".join(parts[:2])]
+            self._send_file(repo, "/".join(parts[2:]), start, end)
+        elif parts[:2] == ["api", "models"]:
+            self._api("/".join(parts[2:4]), "/".join(parts[5:]) or "main")
+        elif len(parts) > 4 and parts[2] == "resolve":
+            self._resolve("/".join(parts[:2]), "/".join(parts[4:]), start, end)
+        else:
+            self._fail(404, "NotFound")
+
+    def _range(self) -> tuple[int, int | None]:
+        asked = self.headers.get("Range", "bytes=0-").removeprefix("bytes=")
+        first, _, last = asked.partition("-")
+        return int(first), int(last) if last else None
+
+    def _refused(self, name: str, *, content: bool) -> bool:
+        """Answer what stands against the request, if anything does."""
+        repo = self.hub.repos.get(name)
+        known = {repo.token for repo in self.hub.repos.values() if repo.token}
+        token = self.served.token
+        if token is not None and known and token not in known:
+            self._fail(401, None, "Invalid credentials in Authorization header")
+        elif repo is None or (repo.private and (not token or token != repo.token)):
+            # the hub does not tell strangers whether a private repository exists
+            self._fail(404 if token else 401, "RepoNotFound", "Repository not found")
+        elif repo.forbidden:
+            self._fail(403, None, "this token lacks the permission")
+        elif repo.status is not None:
+            self._fail(repo.status, None)
+        elif content and repo.gated and (not token or token != repo.token):
+            self._fail(403 if token else 401, "GatedRepo", "Access to model is restricted")
+        else:
+            return False
+        return True
+
+    def _api(self, name: str, revision: str) -> None:
+        if self._refused(name, content=False):
+            return
+        repo = self.hub.repos[name]
+        if repo.renamed:
+            self._send(307, b"", Location=f"{self.hub.url}/api/models/{repo.renamed}")
+        elif revision not in ("main", repo.commit):
+            self._fail(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        else:
+            self._send(200, json.dumps(repo.describe()).encode())
+
+    def _resolve(self, name: str, file: str, start: int, end: int | None) -> None:
+        if self._refused(name, content=True):
+            return
+        repo = self.hub.repos[name]
+        if file not in repo.files:
+            self._fail(404, "EntryNotFound", "Entry not found")
+        elif is_large(file):
+            self._send(
+                302,
+                b"",
+                Location=f"{self.hub.storage_url}/{name}/{file}",
+                X_Repo_Commit=repo.commit,
+                X_Linked_Etag=f'"{hashlib.sha256(repo.files[file]).hexdigest()}"',
+                X_Linked_Size=str(len(repo.files[file])),
+            )
+        else:
+            self._send_file(repo, file, start, end)
+
+    def _send_file(self, repo: Repo, name: str, start: int, end: int | None) -> None:
+        self.served.file = name
+        content = repo.files[name]
+        if name in repo.file_status:
+            self._fail(repo.file_status[name], None)
+            return
+        if name in repo.wrong:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        stop = len(content) if end is None else min(end + 1, len(content))
+        body, headers = content[start:stop], {}
+        if "Range" in self.headers:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
+        limit = len(body)
+        if self.served.open_ended and name in repo.cut:
+            limit, repo.cut[name] = repo.cut[name], 0
+            if limit == 0:
+                self.close_connection = True
+                return
+        etag = hashlib.sha256(content).hexdigest() if is_large(name) else git_id(content)
+        self._head(
+            206 if headers else 200,
+            **{
+                "Content-Length": str(len(body)), "ETag": f'"{etag}"', "Accept-Ranges": "bytes",
+                "X-Repo-Commit": repo.commit, **headers,
+            },
+        )  # fmt: skip
+        if self.command == "HEAD":
+            return
+        for offset in range(0, limit, BLOCK):
+            block = body[offset : min(offset + BLOCK, limit)]
+            try:
+                self.wfile.write(block)
+            except OSError:
+                break
+            self.served.sent += len(block)
+            if repo.rate and is_large(name) and self.served.open_ended:
+                time.sleep(len(block) / repo.rate)
+        if limit < len(body):
+            self.wfile.flush()
+            self.close_connection = True
+
+    def _fail(self, status: int, code: str | None, message: str = "") -> None:
+        headers = {"X_Error_Code": code} if code else {}
+        if message:
+            headers["X_Error_Message"] = message
+        self._send(status, json.dumps({"error": message}).encode(), **headers)
+
+    def _send(self, status: int, body: bytes, **headers: str) -> None:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self._head(status, **named, **{"Content-Length": str(len(body))})
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _head(self, status: int, **headers: str) -> None:
+        self.served.status = status
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+def is_large(name: str) -> bool:
+    return name.endswith((".safetensors", ".bin", ".pth"))
+
+
+def git_id(content: bytes) -> str:
+    """git's id of a file with this content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
