@@ -158,8 +158,9 @@ class Hub:
     ) -> None:
         """Append to `file` what is missing of a file in the repository.
 
-        hf_hub_download is not used: since huggingface_hub 1.0 it deletes what it has of a file when
+        hf_hub_download is not used: in huggingface_hub 2.4.0 it deletes what it has of a file when
         it stops, so that nothing can be resumed. It calls the same http_get.
+        https://github.com/huggingface/huggingface_hub/pull/4228
 
         Args:
             bar: the class of the progress bar, like tqdm's; None shows nothing.

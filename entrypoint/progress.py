@@ -81,4 +81,6 @@ def say(line: str) -> None:
 
 def gb(count: int) -> str:
     """Bytes for people."""
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
