@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,29 @@ from entrypoint.settings import Device, Dtype
 CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75
 """From CUdevice_attribute of the CUDA driver API."""
 
+JOB_VARIABLES = re.compile(
+    r"(LOCAL_|GROUP_|ROLE_|NODE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE"
+    r"|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*"
+)
+"""What torchrun and Azure ML say of the other processes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """How this process was started: alone, once on each node, or once for each GPU."""
+
+    rank: int = 0
+    """Among all processes of `train` in the job."""
+    size: int = 1
+    """How many of them there are."""
+    node: int = 0
+    nodes: int = 1
+    local_rank: int = 0
+    local_size: int | None = None
+    """How many were started on each node; None when there is one that starts the others."""
+    master: tuple[str, int] = ("localhost", 0)
+    """Address of the machine of rank zero, and a port of it that is free or torchrun's."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class World:
@@ -27,6 +51,80 @@ class World:
     dtype: Literal["fp32", "bf16"]
     """What weights and activations are computed in."""
     cores: int
+
+
+def read_start(environ: Mapping[str, str]) -> Start:
+    """How this process was started, from the variables that torchrun and Azure ML set.
+
+    With LOCAL_RANK there is a process for each GPU and WORLD_SIZE counts processes; without it
+    there is one on each node, and WORLD_SIZE counts nodes.
+
+    Raises:
+        SettingsError: a variable is missing, not a number, or does not fit the others.
+    """
+    size = _number(environ, "WORLD_SIZE", least=1, default=1)
+    if size == 1:
+        return Start()
+    if not environ.get("MASTER_ADDR"):
+        raise _bad("MASTER_ADDR", "is not set", "set it to the address of the machine of rank 0")
+    master = environ["MASTER_ADDR"], _number(environ, "MASTER_PORT", least=1, most=65_535)
+    if "LOCAL_RANK" not in environ:
+        name = "NODE_RANK" if "NODE_RANK" in environ else "RANK"
+        node = _number(environ, name, most=size - 1)
+        return Start(rank=node, size=size, node=node, nodes=size, master=master)
+    local_size = _number(environ, "LOCAL_WORLD_SIZE", least=1, most=size)
+    if size % local_size:
+        raise _bad(
+            "LOCAL_WORLD_SIZE",
+            f"is {local_size}, which does not divide WORLD_SIZE={size}",
+            "every node must start the same number of processes",
+        )
+    rank = _number(environ, "RANK", most=size - 1)
+    local_rank = _number(environ, "LOCAL_RANK", most=local_size - 1)
+    if rank % local_size != local_rank:
+        raise _bad(
+            "LOCAL_RANK",
+            f"is {local_rank}, but RANK={rank} is number {rank % local_size} of its node",
+            "number the ranks node by node",
+        )
+    return Start(
+        rank=rank,
+        size=size,
+        node=rank // local_size,
+        nodes=size // local_size,
+        local_rank=local_rank,
+        local_size=local_size,
+        master=master,
+    )
+
+
+def alone(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what it says of other processes of the job."""
+    return {name: value for name, value in environ.items() if not JOB_VARIABLES.fullmatch(name)}
+
+
+def _number(
+    environ: Mapping[str, str],
+    name: str,
+    *,
+    least: int = 0,
+    most: int | None = None,
+    default: int | None = None,
+) -> int:
+    text = environ.get(name)
+    if text is None and default is not None:
+        return default
+    bounds = f"from {least}" + ("" if most is None else f" to {most}")
+    hint = f"set it to a whole number {bounds}, or unset WORLD_SIZE to run in one process"
+    if text is None:
+        raise _bad(name, "is not set, but WORLD_SIZE says that there are several processes", hint)
+    if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
+        raise _bad(name, f"is {text!r}", hint)
+    return int(text)
+
+
+def _bad(name: str, what: str, hint: str) -> SettingsError:
+    return SettingsError(f"{name} {what}", where=f"the environment variable {name}", hint=hint)
 
 
 def detect(device: Device, dtype: Dtype, environ: Mapping[str, str]) -> World:

@@ -16,7 +16,7 @@ LIMIT_LINES = 300
 
 ORDER = (
     "errors", "files", "noise", "secrets", "settings", "run_folder", "topology", "progress",
-    "hub", "models", "data",
+    "zero_first", "hub", "models", "data",
     "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "collect",
     "pipeline", "options", "commands", "cli",
 )  # fmt: skip

@@ -4,6 +4,7 @@ import pytest
 
 from entrypoint import topology
 from entrypoint.errors import SettingsError
+from entrypoint.topology import Start
 
 
 @pytest.fixture
@@ -59,3 +60,64 @@ def test_cuda_is_read_from_torchs_version_file_without_importing_torch():
     import torch
 
     assert topology._torch_has_cuda() == (torch.version.cuda is not None)
+
+
+MASTER = {"MASTER_ADDR": "node-0", "MASTER_PORT": "29500"}
+
+
+def test_once_on_each_node():
+    found = topology.read_start({"WORLD_SIZE": "3", "NODE_RANK": "2", **MASTER})
+    assert found == Start(rank=2, size=3, node=2, nodes=3, master=("node-0", 29500))
+    assert found == topology.read_start({"WORLD_SIZE": "3", "RANK": "2", **MASTER})
+
+
+def test_once_for_each_gpu():
+    environ = {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "RANK": "6", "LOCAL_RANK": "2", **MASTER}
+    assert topology.read_start(environ) == Start(
+        rank=6, size=8, node=1, nodes=2, local_rank=2, local_size=4, master=("node-0", 29500)
+    )
+
+
+@pytest.mark.parametrize("environ", [{}, {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}])
+def test_one_process(environ):
+    assert topology.read_start(environ) == Start()
+
+
+@pytest.mark.parametrize(
+    ("name", "environ"),
+    [
+        ("WORLD_SIZE", {"WORLD_SIZE": "two"}),
+        ("WORLD_SIZE", {"WORLD_SIZE": "0"}),
+        ("MASTER_ADDR", {"WORLD_SIZE": "2", "RANK": "0"}),
+        ("MASTER_PORT", {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "x"}),
+        ("MASTER_PORT", {"WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "70000"}),
+        ("RANK", {"WORLD_SIZE": "2", **MASTER}),
+        ("NODE_RANK", {"WORLD_SIZE": "2", "NODE_RANK": "2", **MASTER}),
+        ("LOCAL_WORLD_SIZE", {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", **MASTER}),
+        (
+            "LOCAL_WORLD_SIZE",
+            {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "3", **MASTER},
+        ),
+        (
+            "LOCAL_RANK",
+            {"WORLD_SIZE": "4", "RANK": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", **MASTER},
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_by_name(name, environ):
+    with pytest.raises(SettingsError) as refused:
+        topology.read_start(environ)
+    assert refused.value.what.startswith(f"{name} ")
+    assert refused.value.where == f"the environment variable {name}"
+    assert refused.value.hint
+
+
+def test_what_we_start_hears_nothing_of_the_other_processes():
+    environ = {
+        "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "GROUP_RANK": "0", "ROLE_NAME": "x",
+        "TORCHELASTIC_RUN_ID": "1", **MASTER,
+    }  # fmt: skip
+    assert topology.alone({**environ, "HF_TOKEN": "t", "GROUP_ID": "g"}) == {
+        "HF_TOKEN": "t",
+        "GROUP_ID": "g",
+    }
