@@ -1,8 +1,10 @@
-"""Data sets for torchtune's recipes, read from checked JSON Lines files."""
+"""Data sets for the recipe, read lazily from checked JSON Lines files."""
 
+import json
+import threading
+from array import array
 from typing import Any
 
-import datasets
 from torch.utils.data import Dataset
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
@@ -14,7 +16,8 @@ class ChatDataset(Dataset[dict[str, list[int]]]):
     """Rows of a JSON Lines file as `tokens` and `labels` of equal length.
 
     torchtune's own SFTDataset accepts only its Message class, which knows neither tools nor
-    templates; this one hands the row's messages to the tokenizer as they are.
+    templates; this one hands the row's messages to the tokenizer as they are. Of a row that is
+    not asked for, only its place in the file is held.
 
     Args:
         tokenizer: given by the recipe.
@@ -23,13 +26,23 @@ class ChatDataset(Dataset[dict[str, list[int]]]):
 
     def __init__(self, tokenizer: ChatTokenizer, data_files: str) -> None:
         self._tokenizer = tokenizer
-        self._rows = datasets.load_dataset("json", data_files=data_files, split="train")
+        self._file = open(data_files, "rb")  # noqa: SIM115, PTH123  # read for as long as it lives
+        self._lock = threading.Lock()
+        self._starts = array("Q")
+        start = 0
+        for line in self._file:
+            if line.strip():
+                self._starts.append(start)
+            start += len(line)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._starts)
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
-        encoded: dict[str, Any] = self._tokenizer({"messages": to_messages(self._rows[index])})
+        with self._lock:
+            self._file.seek(self._starts[index])
+            line = self._file.readline()
+        encoded: dict[str, Any] = self._tokenizer({"messages": to_messages(json.loads(line))})
         labels = [
             CROSS_ENTROPY_IGNORE_IDX if masked else token
             for token, masked in zip(encoded["tokens"], encoded["mask"], strict=True)
