@@ -62,6 +62,11 @@ class Schedule:
         whole = self.rows // self.rows_per_step
         return whole if self.max_steps is None else min(whole, self.max_steps)
 
+    @property
+    def rows_per_epoch(self) -> int:
+        """Rows of an epoch that are learned from."""
+        return self.steps * self.rows_per_step
+
     def order(self, epoch: int) -> torch.Tensor:
         """Row numbers in the order of that epoch (from 0)."""
         if not self.shuffle:

@@ -1,8 +1,9 @@
 """Data sets for the recipe, read lazily from checked JSON Lines files."""
 
 import json
-import threading
+import mmap
 from array import array
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -26,11 +27,11 @@ class ChatDataset(Dataset[dict[str, list[int]]]):
 
     def __init__(self, tokenizer: ChatTokenizer, data_files: str) -> None:
         self._tokenizer = tokenizer
-        self._file = open(data_files, "rb")  # noqa: SIM115, PTH123  # read for as long as it lives
-        self._lock = threading.Lock()
+        with Path(data_files).open("rb") as file:
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._starts = array("Q")
         start = 0
-        for line in self._file:
+        for line in iter(self._bytes.readline, b""):
             if line.strip():
                 self._starts.append(start)
             start += len(line)
@@ -39,9 +40,9 @@ class ChatDataset(Dataset[dict[str, list[int]]]):
         return len(self._starts)
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
-        with self._lock:
-            self._file.seek(self._starts[index])
-            line = self._file.readline()
+        start = self._starts[index]
+        end = self._bytes.find(b"\n", start)
+        line = self._bytes[start : end if end >= 0 else len(self._bytes)]
         encoded: dict[str, Any] = self._tokenizer({"messages": to_messages(json.loads(line))})
         labels = [
             CROSS_ENTROPY_IGNORE_IDX if masked else token

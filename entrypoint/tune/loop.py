@@ -93,7 +93,7 @@ class Loop:
         with tqdm(
             total=total, initial=here.step, disable=not self.ranks.leads, unit="step"
         ) as progress:
-            while here.step < total and not self._enough():
+            while here.epoch < self.habits.epochs and not self._enough():
                 self._advance(progress)
         self._save()
 
@@ -132,7 +132,7 @@ class Loop:
         metrics = self._step([int(row) for row in order[self.ranks.rank :: self.ranks.size]])
         here.step, here.rows = here.step + 1, here.rows + len(order)
         metrics |= {"epoch": here.epoch + 1}
-        if here.step % self.schedule.steps == 0:
+        if here.rows + self.schedule.rows_per_step > self.schedule.rows_per_epoch:
             here.epoch, here.rows = here.epoch + 1, 0
         took = time.perf_counter() - began
         metrics |= {"tokens_per_second": metrics["tokens"] / took, "step_seconds": took}

@@ -6,6 +6,7 @@ own: packing_window, save_every_n_steps, keep_checkpoints, resume and validation
 
 import functools
 import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from entrypoint.tune import checkpoints, worlds  # noqa: E402
 from entrypoint.tune.batches import Packed, Padded, Schedule  # noqa: E402
 from entrypoint.tune.loop import Habits, Loop  # noqa: E402
 from entrypoint.tune.methods import Method, full_weights, method_of  # noqa: E402
+from entrypoint.tune.metrics import MetricStream  # noqa: E402
 from entrypoint.tune.objectives.sft import SupervisedFineTuning  # noqa: E402
 from entrypoint.tune.packing import attend_by_document  # noqa: E402
 from entrypoint.tune.stopping import Stop, listening  # noqa: E402
@@ -64,37 +66,51 @@ def train(recipe: DictConfig, ranks: Ranks, stop: Stop) -> None:
         TrainError: see `Loop`; SettingsError when a key asks for what this recipe lacks.
     """
     _refuse(recipe)
-    checkpointer = config.instantiate(recipe.checkpointer, should_load_recipe_state=False)
-    method = method_of(recipe.model)
-    loop = build(recipe, ranks, stop, method, checkpointer)
-    if wanted := recipe.get("resume"):
-        found = checkpoints.find(
-            wanted, loop.habits.checkpoints, lambda line: print(line, flush=True)
-        )
-        # all processes go on from the same one
-        if path := ranks.of_the_leader(found):
-            loop.resume(path)
-            if ranks.leads:
-                print(f"resumed after step {loop.position.step} from {path}", flush=True)
-    loop.run()
-    if loop.validation and loop.validation.patience is not None:
-        loop.load_best()
-    weights = full_weights(loop.model)
-    if ranks.leads:
-        checkpointer.save_checkpoint(
-            method.artifacts(dict(weights)), epoch=recipe.epochs - 1, intermediate_checkpoint=False
-        )
-        assert loop.stream is not None
-        loop.stream.close()
+    stream = config.instantiate(recipe.metric_logger) if ranks.leads else None
+    with closing(stream) if stream else nullcontext():
+        if stream:
+            stream.log_config(recipe)
+        checkpointer = config.instantiate(recipe.checkpointer, should_load_recipe_state=False)
+        method = method_of(recipe.model)
+        loop = build(recipe, ranks, stop, method, checkpointer, stream)
+        if wanted := recipe.get("resume"):
+            _resume(loop, wanted)
+        loop.run()
+        if loop.validation and loop.validation.patience is not None:
+            loop.load_best()
+        weights = full_weights(loop.model)
+        if ranks.leads:
+            artifacts = method.artifacts(dict(weights))
+            checkpointer.save_checkpoint(artifacts, epoch=recipe.epochs - 1)
 
 
-def build(recipe: DictConfig, ranks: Ranks, stop: Stop, method: Method, checkpointer: Any) -> Loop:
+def _resume(loop: Loop, wanted: str) -> None:
+    """Go on from the checkpoint that is wanted; without one, make the run's first step."""
+
+    def say(line: str) -> None:
+        if loop.ranks.leads:
+            print(line, flush=True)
+
+    found = checkpoints.find(wanted, loop.habits.checkpoints, say)
+    # all processes go on from the same one
+    path = loop.ranks.of_the_leader(found)
+    if path:
+        loop.resume(path)
+        say(f"resumed after step {loop.position.step} from {path}")
+    elif loop.stream:
+        loop.stream.rewind(0)
+
+
+def build(
+    recipe: DictConfig,
+    ranks: Ranks,
+    stop: Stop,
+    method: Method,
+    checkpointer: Any,
+    stream: MetricStream | None,
+) -> Loop:
     """Everything that the loop works with, in the order that torchtune's recipes draw their random
     numbers in."""
-    stream = None
-    if ranks.leads:
-        stream = config.instantiate(recipe.metric_logger)
-        stream.log_config(recipe)
     # the same adapters in every process; torchtune's own function adds the rank
     torch.manual_seed(recipe.seed)
     model = build_model(recipe, ranks, method, checkpointer)

@@ -56,7 +56,12 @@ def restore(
         SettingsError: other weights are trained now than then.
     """
     weights = _under(WEIGHT, tensors)
-    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    trained = {
+        # activation checkpointing puts a wrapper's name into those of its layer
+        name.replace("_checkpoint_wrapped_module.", "")
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
     if weights.keys() != trained:
         raise SettingsError(
             f"the checkpoint holds {len(weights)} trained weights, "

@@ -30,15 +30,15 @@ def test_wandb_is_chosen_when_its_key_is_there():
 
 
 @pytest.mark.parametrize(
-    ("method", "recipe", "builder"),
+    ("method", "builder"),
     [
-        ("lora", "lora_finetune_single_device", "torchtune.models.llama3_2.lora_llama3_2"),
-        ("full", "full_finetune_single_device", "torchtune.models.llama3_2.llama3_2"),
+        ("lora", "torchtune.models.llama3_2.lora_llama3_2"),
+        ("full", "torchtune.models.llama3_2.llama3_2"),
     ],
 )
-def test_the_method_picks_recipe_and_builder(method: str, recipe: str, builder: str):
+def test_the_method_picks_the_builder(method: str, builder: str):
     found = plan(method=method)
-    assert found.recipe == recipe
+    assert found.recipe == "entrypoint.tune.recipe"
     assert found.variables["model"]["_component_"] == builder
     assert ("lora_rank" in found.variables["model"]) == (method == "lora")
 
