@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from entrypoint.errors import Interrupted, SettingsError, TrainingError
-from tests.unit.tune.recipes import UNPACKED, few_rows, losses, recipe, train, train_stock
+from tests.recipes import UNPACKED, few_rows, losses, recipe, train, train_stock
 
 METHODS = pytest.mark.parametrize("method", ["lora", "full"])
 
