@@ -108,16 +108,7 @@ def train(plan: Plan, command: Command, environ: Mapping[str, str], terminal: IO
     log = plan.folder.logs / "train.log"
     ended = process.run(command, environ, log, terminal, grace=plan.settings.grace)
     if ended.signal_received is not None:
-        saved = ended.code == 128 + ended.signal_received
-        raise Interrupted(
-            ended.signal_received,
-            "training was interrupted; a checkpoint is saved"
-            if saved
-            else f"training was interrupted; no checkpoint was saved within "
-            f"{plan.settings.grace} s, the one before is kept",
-            where=str(plan.folder.checkpoints),
-            hint=f"the same command with --output {plan.folder.root} --resume auto goes on",
-        )
+        raise _interrupted(plan, ended.code, ended.signal_received)
     if ended.code == 0:
         return
     if ended.code in set(ExitCode) - {ExitCode.BUG}:
@@ -129,3 +120,20 @@ def train(plan: Plan, command: Command, environ: Mapping[str, str], terminal: IO
     else:
         hint = "the last lines above say why; --debug shows our own part of it"
     raise TrainingError(f"training failed with exit code {ended.code}", where=log, hint=hint)
+
+
+def _interrupted(plan: Plan, code: int, number: int) -> Interrupted:
+    """What a signal has left: says whether there is something to go on from."""
+    saved = any(plan.folder.checkpoints.glob("step_*"))
+    if code == SIGKILL_EXIT:
+        what = f"training did not end within {plan.settings.grace} s of the signal and was killed"
+        what += "; the checkpoint before is kept" if saved else ""
+    else:
+        what = "training was interrupted; "
+        what += "a checkpoint is saved" if saved else "there was nothing to save yet"
+    return Interrupted(
+        number,
+        what,
+        where=str(plan.folder.checkpoints),
+        hint=f"the same command with --output {plan.folder.root} --resume auto goes on",
+    )

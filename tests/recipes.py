@@ -41,11 +41,14 @@ def few_rows(folder: Path, *, train: int, held_out: int = 4) -> str:
     return str(folder)
 
 
-def train(config: Any, *, stop_after: int | None = None) -> list[dict[str, Any]]:
+def train(
+    config: Any, *, stop_after: int | None = None, stop_at_look: int | None = None
+) -> list[dict[str, Any]]:
     """Run our recipe; the metrics of all steps.
 
     Args:
         stop_after: step after which SIGTERM comes.
+        stop_at_look: SIGTERM has come when the loop looks for it the so manieth time.
     """
     compat.apply()
     from entrypoint.tune import recipe as ours
@@ -54,12 +57,14 @@ def train(config: Any, *, stop_after: int | None = None) -> list[dict[str, Any]]
 
     stop = Stop()
     if stop_after is not None:
-        stop = stops_itself(stop_after, Path(config.metric_logger.log_dir))
+        stop = stops_after(stop_after, Path(config.metric_logger.log_dir))
+    if stop_at_look is not None:
+        stop = stops_at_look(stop_at_look)
     ours.train(config, Ranks(**ALONE), stop)
     return metrics(config)
 
 
-def stops_itself(after: int, logs: Path) -> Any:
+def stops_after(after: int, logs: Path) -> Any:
     from entrypoint.tune.stopping import Stop
 
     class Later(Stop):
@@ -68,6 +73,20 @@ def stops_itself(after: int, logs: Path) -> Any:
             path = logs / "metrics.jsonl"
             done = path.read_text().count("\n") if path.exists() else 0
             return 15 if done >= after else 0
+
+    return Later()
+
+
+def stops_at_look(look: int) -> Any:
+    from entrypoint.tune.stopping import Stop
+
+    class Later(Stop):
+        looks = 0
+
+        @property
+        def number(self) -> int:  # type: ignore[override]
+            self.looks += 1
+            return 15 if self.looks >= look else 0
 
     return Later()
 

@@ -1,5 +1,6 @@
 """Which rows make which step, and the tensors that a model takes."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,8 +72,12 @@ class Schedule:
         """Row numbers in the order of that epoch (from 0)."""
         if not self.shuffle:
             return torch.arange(self.rows)
-        generator = torch.Generator().manual_seed(epoch)
-        return torch.randperm(self.rows, generator=generator)
+        return _permutation(self.rows, epoch)
+
+
+@functools.lru_cache(maxsize=1)
+def _permutation(rows: int, seed: int) -> torch.Tensor:
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
 
 
 class Padded:

@@ -103,6 +103,13 @@ def prune(folder: Path, keep: int, best: int | None) -> None:
         shutil.rmtree(path)
 
 
+def drop_after(folder: Path, step: int) -> None:
+    """Remove checkpoints of later steps: broken ones, or those of a run that went another way."""
+    for found, path in by_step(folder):
+        if found > step:
+            shutil.rmtree(path)
+
+
 def fault_of(path: Path) -> str | None:
     """What is wrong with a checkpoint; None when every file is there as it was written."""
     try:

@@ -79,6 +79,8 @@ class Loop:
     activations: AbstractContextManager[Any] = field(default_factory=nullcontext)
     """What the forward passes run in: offloading, say."""
     position: Position = field(default_factory=Position)
+    saved: int = 0
+    """Step of the newest checkpoint; before the first step there is nothing to save."""
 
     def run(self) -> None:
         """Train to the end, or to where a signal or validation ends it.
@@ -93,7 +95,11 @@ class Loop:
         with tqdm(
             total=total, initial=here.step, disable=not self.ranks.leads, unit="step"
         ) as progress:
-            while here.epoch < self.habits.epochs and not self._enough():
+            while not self._enough():
+                if here.rows + self.schedule.rows_per_step > self.schedule.rows_per_epoch:
+                    here.epoch, here.rows = here.epoch + 1, 0
+                if here.epoch >= self.habits.epochs:
+                    break
                 self._advance(progress)
         self._save()
 
@@ -115,8 +121,16 @@ class Loop:
         state.restore(self.model, self.optimizer, self.ranks, tensors, facts)
         self.scheduler.load_state_dict(facts["scheduler"])
         self.position = Position(**facts["position"])
+        self.start_from(self.position.step)
+        # elsewhere it may not be: the run's own folder has to hold what it needs
+        self.saved = self.position.step if path.parent == self.habits.checkpoints else 0
+
+    def start_from(self, step: int) -> None:
+        """Forget what the folders hold of later steps: these steps are made again."""
+        if self.ranks.leads:
+            checkpoints.drop_after(self.habits.checkpoints, step)
         if self.stream:
-            self.stream.rewind(self.position.step)
+            self.stream.rewind(step)
 
     def load_best(self) -> None:
         """Take the weights with the lowest validation loss."""
@@ -132,8 +146,6 @@ class Loop:
         metrics = self._step([int(row) for row in order[self.ranks.rank :: self.ranks.size]])
         here.step, here.rows = here.step + 1, here.rows + len(order)
         metrics |= {"epoch": here.epoch + 1}
-        if here.rows + self.schedule.rows_per_step > self.schedule.rows_per_epoch:
-            here.epoch, here.rows = here.epoch + 1, 0
         took = time.perf_counter() - began
         metrics |= {"tokens_per_second": metrics["tokens"] / took, "step_seconds": took}
         improved = self._validate(metrics)
@@ -156,7 +168,7 @@ class Loop:
         trained, real = self.ranks.total(
             sum(batch.trained for batch in batches), sum(batch.real for batch in batches)
         )
-        loss = 0.0
+        loss, before = 0.0, state.random_numbers(self.ranks.device)
         for batch in padded(batches, [silent(batches[0])], int(passes)):
             with self.activations:
                 total = self.objective(batch.to(self.ranks.device))
@@ -164,6 +176,7 @@ class Loop:
             # a model that is spread takes the mean of the processes' gradients
             torch.autograd.backward(total * (self.ranks.size / max(trained, 1)))
             if self.stop.number and self.ranks.size == 1:
+                state.set_random_numbers(before, self.ranks.device)
                 self._interrupted(self.stop.number)
         loss = self.ranks.total(loss)[0] / max(trained, 1)
         found = {"loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
@@ -183,7 +196,9 @@ class Loop:
         here = self.position
         if self.validation is None or here.step % self.validation.every:
             return False
-        loss = self.validation.loss(self.model, self.objective, self.ranks)
+        loss = self.validation.loss(self.model, self.objective, self.ranks, self.stop)
+        if loss is None:
+            return False
         metrics["validation_loss"] = loss
         if self.ranks.leads:
             tqdm.write(f"step {here.step}: validation loss {loss:.4f}")
@@ -218,15 +233,13 @@ class Loop:
         self._save()
         raise Interrupted(
             number,
-            f"interrupted after step {self.position.step}; a checkpoint is saved",
-            where=str(self.habits.checkpoints / f"step_{self.position.step}"),
+            f"interrupted after step {self.position.step}",
+            where=str(self.habits.checkpoints),
         )
 
     def _save(self) -> None:
         here, folder = self.position, self.habits.checkpoints
-        if (folder / f"step_{here.step}").is_dir() and not checkpoints.fault_of(
-            folder / f"step_{here.step}"
-        ):
+        if here.step == self.saved:
             return
         tensors, facts = state.capture(self.model, self.optimizer, self.ranks)
         if self.ranks.leads:
@@ -238,6 +251,7 @@ class Loop:
             }
             checkpoints.save(folder, here.step, tensors, facts)
             checkpoints.prune(folder, self.habits.keep, here.best_step)
+        self.saved = here.step
         self.ranks.total(0)  # nobody goes on, or ends, before it is there
 
     def _identity(self) -> dict[str, Any]:

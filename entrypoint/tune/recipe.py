@@ -53,7 +53,7 @@ def main(recipe: DictConfig) -> None:
             train(recipe, ranks, stop)
     except TrainError as error:
         if ranks.leads:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            print(f"Error: {error}", file=sys.stderr, flush=True)
         sys.exit(int(error.exit_code))
     finally:
         worlds.leave()
@@ -97,8 +97,8 @@ def _resume(loop: Loop, wanted: str) -> None:
     if path:
         loop.resume(path)
         say(f"resumed after step {loop.position.step} from {path}")
-    elif loop.stream:
-        loop.stream.rewind(0)
+    else:
+        loop.start_from(0)
 
 
 def build(

@@ -27,7 +27,7 @@ def capture(
     gets it."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     weights, moments = cast(Any, get_state_dict(model, optimizer, options=options))
-    generators = ranks.gathered(_random_numbers(ranks.device))
+    generators = ranks.gathered(random_numbers(ranks.device))
     if not ranks.leads:
         return {}, {}
     tensors = {WEIGHT + name: tensor for name, tensor in weights.items()}
@@ -85,16 +85,22 @@ def restore(
         options=StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False),
     )
     if numbers := _under(f"{RNG}{ranks.rank}/", tensors):
-        torch.set_rng_state(numbers["cpu"])
-        if "cuda" in numbers and ranks.device.type == "cuda":
-            torch.cuda.set_rng_state(numbers["cuda"], ranks.device)
+        set_random_numbers(numbers, ranks.device)
 
 
-def _random_numbers(device: torch.device) -> dict[str, torch.Tensor]:
+def random_numbers(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of the generators that training on this device draws from."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
     return states
+
+
+def set_random_numbers(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Put back what `random_numbers` gave, on a device of any kind."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

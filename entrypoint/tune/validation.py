@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from entrypoint.tune.batches import Batch, Encoded, silent
+from entrypoint.tune.stopping import Stop
 from entrypoint.tune.worlds import Ranks
 
-ROWS_AT_ONCE = 64
-"""Rows that are tokenised and laid out together, of each process."""
+ROWS_AT_ONCE = 16
+"""Rows that are laid out together, of each process, and between two looks for a signal."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,9 +27,14 @@ class Validation:
     layout: Callable[[Sequence[Encoded]], list[Batch]]
 
     def loss(
-        self, model: nn.Module, objective: Callable[[Batch], torch.Tensor], ranks: Ranks
-    ) -> float:
-        """Mean of the loss over the labels of all rows, in all processes together."""
+        self,
+        model: nn.Module,
+        objective: Callable[[Batch], torch.Tensor],
+        ranks: Ranks,
+        stop: Stop,
+    ) -> float | None:
+        """Mean of the loss over the labels of all rows, in all processes together; None when a
+        signal came meanwhile."""
         own = range(ranks.rank, len(self.rows), ranks.size)
         # the same number of rounds for all: the first process has the most rows
         most = range(0, len(range(0, len(self.rows), ranks.size)), ROWS_AT_ONCE)
@@ -39,7 +45,10 @@ class Validation:
                 # a process without a row left makes the passes of the others with its first one
                 rows = [self.rows[row] for row in own[start : start + ROWS_AT_ONCE]]
                 batches = self.layout(rows)
-                (passes,) = ranks.largest(len(batches))
+                passes, stopped = ranks.largest(len(batches), stop.number)
+                if stopped:
+                    model.train()
+                    return None
                 idle = [] if len(batches) == passes else [silent(self.layout([self.rows[0]])[0])]
                 for batch in padded(batches, idle, int(passes)):
                     total += float(objective(batch.to(ranks.device)))

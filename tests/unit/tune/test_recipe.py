@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from entrypoint.errors import Interrupted, SettingsError, TrainingError
-from tests.recipes import UNPACKED, few_rows, losses, recipe, train, train_stock
+from tests.recipes import UNPACKED, few_rows, losses, metrics, recipe, train, train_stock
 
 METHODS = pytest.mark.parametrize("method", ["lora", "full"])
 
@@ -95,6 +95,46 @@ def test_dropout_goes_on_where_it_was(tiny_model: Path, tmp_path: Path):
         train(recipe(tiny_model, tmp_path / "run", dropout), stop_after=3)
     resumed = train(recipe(tiny_model, tmp_path / "run", dropout, resume="auto"))
     assert losses(resumed) == losses(straight)
+
+
+def test_a_signal_within_a_step_undoes_the_step(tiny_model: Path, tmp_path: Path):
+    """Several passes a step, with dropout: the random numbers go back as well."""
+    passes = ("model.lora_dropout=0.5", "packing_window=60")
+    straight = train(recipe(tiny_model, tmp_path / "straight", *passes))
+    # a step looks once before it and once after each of its four passes
+    for look in (4, 3, 8, 1, 2):
+        with pytest.raises(Interrupted):
+            train(recipe(tiny_model, tmp_path / "run", *passes, resume="auto"), stop_at_look=look)
+    saved = [path.name for path in (tmp_path / "run" / "checkpoints").glob("step_*")]
+    assert saved == ["step_1"]
+    resumed = train(recipe(tiny_model, tmp_path / "run", *passes, resume="auto"))
+    assert losses(resumed) == losses(straight)
+
+
+def test_a_signal_ends_a_look_at_held_out_rows(tiny_model: Path, tmp_path: Path):
+    data = few_rows(tmp_path / "data", train=24, held_out=40)
+    given = {"data": data, "eval_every": 1, "max_steps": 2}
+    config = recipe(tiny_model, tmp_path / "run", **given)
+    # two looks in the step, then one before each sixteen rows
+    with pytest.raises(Interrupted, match="after step 1"):
+        train(config, stop_at_look=4)
+    (step,) = metrics(config)
+    assert "validation_loss" not in step
+    assert (tmp_path / "run" / "checkpoints" / "step_1").is_dir()
+
+
+def test_checkpoints_of_another_course_do_not_stay(tiny_model: Path, tmp_path: Path):
+    output = tmp_path / "run"
+    train(recipe(tiny_model, output, save_every=2, keep=9))
+    at_two = str(output / "checkpoints" / "step_2")
+    config = recipe(tiny_model, output, save_every=3, keep=9, resume=at_two, lr=1e-4)
+    with pytest.raises(Interrupted):
+        train(config, stop_after=3)
+    kept = {path.name for path in (output / "checkpoints").glob("step_*")}
+    assert kept == {"step_2", "step_3"}
+    elsewhere = recipe(tiny_model, tmp_path / "other", resume=str(output), max_steps=3)
+    assert train(elsewhere) == []
+    assert (tmp_path / "other" / "checkpoints" / "step_3").is_dir()
 
 
 def test_a_broken_checkpoint_is_passed_over(
