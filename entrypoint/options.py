@@ -121,6 +121,49 @@ lr = option(
     metavar="RATE",
     help="Peak learning rate.  [default: by method and model size]",
 )
+save_every = option(
+    "--save-every",
+    type=POSITIVE,
+    default=DEFAULTS["save_every"],
+    show_default=True,
+    metavar="STEPS",
+    help="How often a checkpoint is saved; one more is in the end.",
+)
+keep = option(
+    "--keep",
+    type=POSITIVE,
+    default=DEFAULTS["keep"],
+    show_default=True,
+    metavar="COUNT",
+    help="How many of the newest checkpoints are kept, beside the best by validation.",
+)
+grace = option(
+    "--grace",
+    type=POSITIVE,
+    default=DEFAULTS["grace"],
+    show_default=True,
+    metavar="SECONDS",
+    help="Time to save a checkpoint after Ctrl-C or SIGTERM.",
+)
+resume = option(
+    "--resume",
+    metavar="auto|PATH",
+    help="Go on from the newest whole checkpoint in --output, or from nothing if there is none; "
+    "or from that checkpoint, or that run folder's newest.",
+)
+eval_every = option(
+    "--eval-every",
+    type=POSITIVE,
+    metavar="STEPS",
+    help="How often the loss on eval.jsonl is computed.  [default: never]",
+)
+early_stop = option(
+    "--early-stop",
+    type=POSITIVE,
+    metavar="COUNT",
+    help="End after so many validation losses in a row that are not the lowest, and take the "
+    "model that had it.",
+)
 max_seq_len = option(
     "--max-seq-len",
     type=POSITIVE,

@@ -59,7 +59,7 @@ def prepare(settings: Settings, environ: Mapping[str, str]) -> Prepared:
     )
     check_agreement(recipe, decided(plan), OPTION_OF_KEY, name=f"{template} with --set")
     command = tune_command(plan, environ)
-    launch.check_output(plan.folder, plan.disk_bytes)
+    launch.check_output(plan.folder, plan.disk_bytes, resumes=settings.resume is not None)
     return Prepared(plan=plan, recipe=recipe, command=command)
 
 

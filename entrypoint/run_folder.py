@@ -42,6 +42,11 @@ class RunFolder:
     def adapter(self) -> Path:
         return self.root / "adapter"
 
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """Folders that are made after training."""
+        return (self.final, self.adapter, self.root / "quantized", self.root / "eval")
+
     def quantized(self, method: str) -> Path:
         return self.root / "quantized" / method
 

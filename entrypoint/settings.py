@@ -17,6 +17,12 @@ EMBEDDED = "embedded"
 """The name under which the built-in model and the built-in data set are known."""
 
 
+POSITIVE = (
+    "epochs", "max_steps", "batch_size", "lr", "max_seq_len", "limit",
+    "save_every", "keep", "grace", "eval_every", "early_stop",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """One fine-tuning run as asked for; None means that the plan decides."""
@@ -36,6 +42,18 @@ class Settings:
     """Rows per optimizer step."""
     lr: float | None = None
     """Peak learning rate."""
+    save_every: int = 100
+    """Steps between checkpoints."""
+    keep: int = 2
+    """Newest checkpoints that are kept."""
+    grace: int = 25
+    """Seconds that training has to save a checkpoint after a signal."""
+    resume: str | None = None
+    """`auto`, or the path of a checkpoint or of a run folder."""
+    eval_every: int | None = None
+    """Steps between looks at the loss on the held-out part; None for none."""
+    early_stop: int | None = None
+    """Looks without a lower loss after which training ends; None for never."""
     max_seq_len: int | None = None
     """Tokens after which a row is cut."""
     seed: int = 42
@@ -54,13 +72,26 @@ class Settings:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "max_steps", "batch_size", "lr", "max_seq_len", "limit"):
+        for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SettingsError(
                     f"{name.replace('_', '-')} must be greater than 0, not {value}",
                     where=f"--{name.replace('_', '-')} or TRAIN_{name.upper()}",
                 )
+
+        if self.resume == "auto" and self.output is None:
+            raise SettingsError(
+                "without the run's folder there is nothing to resume",
+                where="--resume or TRAIN_RESUME",
+                hint="name the run folder with --output",
+            )
+        if self.early_stop and not self.eval_every:
+            raise SettingsError(
+                "there is no validation loss to stop by",
+                where="--early-stop or TRAIN_EARLY_STOP",
+                hint="say with --eval-every how often to compute it",
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the manifest."""

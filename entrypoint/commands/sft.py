@@ -19,6 +19,12 @@ from entrypoint.settings import Settings
 @options.batch_size
 @options.lr
 @options.max_seq_len
+@options.save_every
+@options.keep
+@options.resume
+@options.grace
+@options.eval_every
+@options.early_stop
 @options.seed
 @options.overrides
 @options.recipe
