@@ -18,6 +18,7 @@ from entrypoint.evaluation.request import EMBEDDED_TASK, Evaluation, Request, re
 from entrypoint.models import source as model_source
 from entrypoint.models.checkpoint import locate
 from entrypoint.models.source import short_name
+from entrypoint.models.tokenizers import CONVERT, FAST
 from entrypoint.plan import OPTION_OF_KEY, Plan, decided, make_plan
 from entrypoint.quantization import METHODS, check, check_sizes, quantize, size_bytes
 from entrypoint.render import check_agreement, render
@@ -41,6 +42,12 @@ def prepare(settings: Settings, environ: Mapping[str, str]) -> Prepared:
     check_tasks(settings)
     dataset = data_source.load(settings.data)
     model = model_source.load(settings.model, environ, dry=settings.dry_run)
+    if "eval" in settings.then and model.native_tokenizer:
+        raise SettingsError(
+            f"the model has no {FAST}, so evaluation has no chat template to apply",
+            where="--then eval",
+            hint=CONVERT,
+        )
     if "quantize" in settings.then and model.folder.is_dir():
         check_sizes(model.folder)
     template = settings.recipe or templates.shipped(settings.objective, settings.method)

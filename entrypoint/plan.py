@@ -8,6 +8,7 @@ from typing import Any
 from entrypoint.data.source import Dataset
 from entrypoint.errors import DataError, SettingsError
 from entrypoint.models.card import BYTES_PER_ELEMENT, Model
+from entrypoint.models.tokenizers import NATIVE
 from entrypoint.run_folder import RunFolder
 from entrypoint.settings import EMBEDDED, Method, Settings
 from entrypoint.topology import World
@@ -141,6 +142,7 @@ def make_plan(
             **(lora if settings.method == "lora" else {}),
         },
         "model_type": model.model_type,
+        "tokenizer": {**tokenizer(model), "max_seq_len": max_seq_len},
         "checkpoint_files": list(model.shards),
         "max_seq_len": max_seq_len,
         # a window holds the longest row there can be
@@ -216,6 +218,18 @@ def decided(plan: Plan) -> dict[str, Any]:
         "checkpointer.output_dir": "model_output_dir",
     }
     return {key: values[names.get(key, key)] for key in OPTION_OF_KEY}
+
+
+def tokenizer(model: Model) -> dict[str, str]:
+    """The recipe's tokenizer: the model's own chat template, or torchtune's way of writing."""
+    if model.native_tokenizer is None:
+        component = "entrypoint.tune.tokenizer.ChatTokenizer"
+        return {"_component_": component, "path": str(model.folder)}
+    return {
+        "_component_": "entrypoint.tune.native_tokenizer.NativeTokenizer",
+        "component": model.native_tokenizer,
+        "path": str(model.folder / NATIVE),
+    }
 
 
 def warmup(steps: int) -> int:
