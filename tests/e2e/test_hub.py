@@ -298,3 +298,58 @@ def test_a_stored_token_is_not_used(server: HubServer, trainer: Trainer, repo: R
     (trainer.folder / "hf" / "token").write_text(TOKEN)
     succeeds(trainer.looks())
     assert {served.token for served in server.log} == {None}
+
+
+RACE = """
+import math, os, shutil, time
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils.tqdm import silent_tqdm
+from entrypoint.hub import Reference
+from entrypoint.models.download import Download
+from entrypoint.models.weights import named_shards
+
+reference, url = Reference(repo="acme/tiny"), os.environ["HF_ENDPOINT"]
+# the first answer waits for the server's own hash
+commit = Download(reference, os.environ).snapshot.commit
+address = f"{url}/acme/tiny/resolve/{commit}/model.safetensors"
+
+def plain():
+    with open("plain", "wb") as file:
+        http_get(address, file, tqdm_class=silent_tqdm)
+    os.unlink("plain")
+
+def ours():
+    shutil.rmtree(Download(reference, os.environ).complete(named_shards))
+
+best = {plain: math.inf, ours: math.inf}
+for _ in range(8):
+    for client in best:
+        began = time.perf_counter()
+        client()
+        best[client] = min(best[client], time.perf_counter() - began)
+    ratio = best[plain] / best[ours]
+    if ratio >= 0.9:
+        break
+print(ratio)
+"""
+
+
+def test_a_download_is_as_fast_as_a_plain_one(trainer: Trainer, tmp_path: Path):
+    """Asking, hashing, resuming and locking cost at most a tenth beside the same client's bare
+    transfer; the best of some rounds counts, as anything else on the machine makes one slower."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / WEIGHTS).write_bytes(os.urandom(200 * MIB))
+    (source / "config.json").write_text("{}")
+    (tmp_path / "race.py").write_text(RACE)
+    # in a process of its own, so that it does not share an interpreter with this one
+    hub = trainer.start("-m", "tests.hub_server", NAME, source)
+    try:
+        assert hub.stdout
+        url = hub.stdout.readline().strip()
+        out, _ = succeeds(trainer.start("race.py", HF_ENDPOINT=url))
+    finally:
+        hub.kill()
+        hub.communicate()
+    print(f"throughput: {float(out):.2f} of a bare transfer's")
+    assert float(out) >= 0.9
