@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from entrypoint import collect, launch, manifest, process, templates, topology
+from entrypoint import allocator, collect, launch, manifest, process, templates, topology
 from entrypoint.command import Command, evaluation_command, tune_command
 from entrypoint.comparison import show
 from entrypoint.data import source as data_source
@@ -65,7 +65,7 @@ def prepare(settings: Settings, environ: Mapping[str, str]) -> Prepared:
         templates.read(template), plan.variables, settings.overrides, name=str(template)
     )
     check_agreement(recipe, decided(plan), OPTION_OF_KEY, name=f"{template} with --set")
-    command = tune_command(plan, environ)
+    command = tune_command(plan, environ, allocator.find())
     launch.check_output(plan.folder, plan.disk_bytes, resumes=settings.resume is not None)
     return Prepared(plan=plan, recipe=recipe, command=command)
 
@@ -253,7 +253,8 @@ def score(request: Request, environ: Mapping[str, str], log: Path) -> Evaluation
         ChildError: it failed; it has printed why.
         Interrupted: a signal came.
     """
-    ended = process.run(evaluation_command(request, environ), environ, log, sys.stdout)
+    command = evaluation_command(request, environ, allocator.find())
+    ended = process.run(command, environ, log, sys.stdout)
     if ended.signal_received is not None:
         raise Interrupted(ended.signal_received, "the evaluation was interrupted", where=str(log))
     if ended.code == launch.SIGKILL_EXIT:

@@ -81,5 +81,12 @@ def test_the_command_is_the_golden_one():
     check_golden("command.txt", text + "\n")
 
 
+def test_an_allocator_is_preloaded_unless_the_user_preloads_one():
+    found = Path("/usr/lib/libtcmalloc.so.4")
+    assert tune_command(plan(), {}, found).environment["LD_PRELOAD"] == str(found)
+    assert "LD_PRELOAD" not in tune_command(plan(), {"LD_PRELOAD": "x"}, found).environment
+    assert "LD_PRELOAD" not in tune_command(plan(), {}).environment
+
+
 def test_a_variable_of_the_users_own_is_left_alone():
     assert "GLIBC_TUNABLES" not in tune_command(plan(), {"GLIBC_TUNABLES": "x"}).environment
