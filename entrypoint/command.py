@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from entrypoint.evaluation.request import Request
@@ -51,8 +51,15 @@ def tune_command(plan: Plan, environ: Mapping[str, str], allocator: Path | None 
     Args:
         allocator: library to preload, if there is one.
     """
-    arguments = ("run", plan.recipe, "--config", str(plan.folder.recipe))
-    return _python("entrypoint.tune", *arguments, environ=environ, allocator=allocator)
+    world = plan.world
+    several = ("--nproc_per_node", str(world.processes)) if world.processes > 1 else ()
+    arguments = ("run", *several, plan.recipe, "--config", str(plan.folder.recipe))
+    command = _python("entrypoint.tune", *arguments, environ=environ, allocator=allocator)
+    if several and "OMP_NUM_THREADS" not in environ:
+        # torchrun would give each process one thread
+        threads = str(max(world.cores // world.processes, 1))
+        command = replace(command, environment={**command.environment, "OMP_NUM_THREADS": threads})
+    return command
 
 
 def evaluation_command(

@@ -113,7 +113,7 @@ batch_size = option(
     type=POSITIVE,
     default=DEFAULTS["batch_size"],
     show_default=True,
-    help="Rows per step.",
+    help="Rows per step of each process.",
 )
 lr = option(
     "--lr",
@@ -222,6 +222,12 @@ dtype = option(
     default="auto",
     show_default=True,
     help="Number format; auto takes bf16 where the hardware multiplies it.",
+)
+nproc_per_node = option(
+    "--nproc-per-node",
+    type=POSITIVE,
+    metavar="N",
+    help="Train in so many processes, each with a device of its own.  [default: one for each GPU]",
 )
 limit = option(
     "--limit", type=POSITIVE, metavar="ROWS", help="Evaluate at most so many rows per task."

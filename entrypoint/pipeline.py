@@ -23,8 +23,10 @@ from entrypoint.plan import OPTION_OF_KEY, Plan, decided, make_plan
 from entrypoint.quantization import METHODS, check, check_sizes, quantize, size_bytes
 from entrypoint.render import check_agreement, render
 from entrypoint.settings import EMBEDDED, Device, Dtype, QuantizationMethod, Settings
+from entrypoint.topology import Start
 
 OUTPUTS = Path("outputs")
+ALONE = Start()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,9 +38,10 @@ class Prepared:
     command: Command
 
 
-def prepare(settings: Settings, environ: Mapping[str, str]) -> Prepared:
+def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE) -> Prepared:
     """Decide everything and check that it can start; a dry run writes nothing."""
-    world = topology.detect(settings.device, settings.dtype, environ)
+    machine = topology.detect(settings.device, settings.dtype)
+    world = topology.trained_by(machine, start, settings.nproc_per_node)
     check_tasks(settings)
     dataset = data_source.load(settings.data)
     model = model_source.load(settings.model, environ, dry=settings.dry_run)
@@ -70,10 +73,14 @@ def prepare(settings: Settings, environ: Mapping[str, str]) -> Prepared:
     return Prepared(plan=plan, recipe=recipe, command=command)
 
 
-def fine_tune(settings: Settings, environ: Mapping[str, str]) -> None:
-    """`train sft`: plan, train, and what --then asks for."""
+def fine_tune(settings: Settings, environ: Mapping[str, str], start: Start = ALONE) -> None:
+    """`train sft`: plan, train, and what --then asks for.
+
+    Args:
+        start: how many processes of `train` there are; this is the one that does the work.
+    """
     console = Console(highlight=False, soft_wrap=True)
-    prepared = prepare(settings, environ)
+    prepared = prepare(settings, environ, start)
     show_plan(prepared.plan, console)
     if settings.dry_run:
         console.print(f"\n# {prepared.plan.folder.recipe}\n{prepared.recipe}", markup=False)
@@ -147,7 +154,7 @@ def evaluate_one(
 ) -> None:
     """`train eval`: score one checkpoint."""
     console = Console(highlight=False, soft_wrap=True)
-    world = topology.detect(device, dtype, environ)
+    world = topology.detect(device, dtype)
     checkpoint = locate(reference, environ)
     name = label or checkpoint.label
     if Path(name).name != name:
@@ -187,7 +194,7 @@ def quantize_one(
 ) -> None:
     """`train quantize`: write a quantized copy of one checkpoint."""
     console = Console(highlight=False, soft_wrap=True)
-    world = topology.detect(device, dtype, environ)
+    world = topology.detect(device, dtype)
     checkpoint = locate(reference, environ)
     if output is None:
         run = checkpoint.run
@@ -275,9 +282,10 @@ def show_plan(plan: Plan, console: Console) -> None:
         f"{plan.model.folder}",
         "data": f"{plan.dataset.reference}: {plan.dataset.train.rows:,} rows",
         "method": f"{settings.method}, learning rate {plan.variables['lr']:g}",
-        "steps": f"{plan.steps} of {settings.batch_size} rows, "
+        "steps": f"{plan.steps} of {settings.batch_size * world.processes} rows, "
         f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''}",
-        "world": f"{world.device}, {world.dtype}, {world.cores} CPU cores",
+        "world": f"{world.device}, {world.dtype}, {world.cores} CPU cores"
+        + (f", {world.processes} processes" if world.processes > 1 else ""),
         "output": f"{plan.folder.root} (up to {plan.disk_bytes / launch.GIB:.1f} GiB)",
     }
     for name, value in rows.items():

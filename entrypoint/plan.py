@@ -115,7 +115,7 @@ def make_plan(
             where="--eval-every or TRAIN_EVAL_EVERY",
             hint="give --data a folder with train.jsonl and eval.jsonl",
         )
-    epochs, steps_per_epoch = schedule(settings, dataset)
+    epochs, steps_per_epoch = schedule(settings, dataset, world.processes)
     folder = RunFolder(root=root)
     metric_logger = "WandBLogger" if wandb else "DiskLogger"
     lora = {
@@ -178,17 +178,18 @@ def make_plan(
     )
 
 
-def schedule(settings: Settings, dataset: Dataset) -> tuple[int, int]:
+def schedule(settings: Settings, dataset: Dataset, processes: int = 1) -> tuple[int, int]:
     """Epochs and steps per epoch; their product is at most --max-steps.
 
     A recipe knows a bound per epoch only, so a bound over all epochs that they do not divide
     evenly is rounded down. The last, incomplete batch of an epoch is dropped, as torchtune's
     recipes do.
     """
-    whole_epoch = dataset.train.rows // settings.batch_size
+    rows_per_step = settings.batch_size * processes
+    whole_epoch = dataset.train.rows // rows_per_step
     if not whole_epoch:
         raise DataError(
-            f"{dataset.train.rows} rows do not fill one batch of {settings.batch_size}",
+            f"{dataset.train.rows} rows do not fill one batch of {rows_per_step}",
             where=dataset.train.path,
             hint="lower --batch-size or add rows",
         )

@@ -19,6 +19,7 @@ EMBEDDED = "embedded"
 
 POSITIVE = (
     "epochs", "max_steps", "batch_size", "lr", "max_seq_len", "limit",
+    "nproc_per_node",
     "save_every", "keep", "grace", "eval_every", "early_stop",
 )  # fmt: skip
 
@@ -65,6 +66,8 @@ class Settings:
     tasks: tuple[str, ...] = ()
     """lm-eval tasks for `eval`; the built-in data has one of its own."""
     tasks_folder: Path | None = None
+    nproc_per_node: int | None = None
+    """Training processes, each with its device."""
     device: Device = "auto"
     dtype: Dtype = "auto"
     limit: int | None = None

@@ -6,7 +6,7 @@ import platform
 import re
 import runpy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -51,6 +51,8 @@ class World:
     dtype: Literal["fp32", "bf16"]
     """What weights and activations are computed in."""
     cores: int
+    processes: int = 1
+    """That train together."""
 
 
 def read_start(environ: Mapping[str, str]) -> Start:
@@ -127,14 +129,12 @@ def _bad(name: str, what: str, hint: str) -> SettingsError:
     return SettingsError(f"{name} {what}", where=f"the environment variable {name}", hint=hint)
 
 
-def detect(device: Device, dtype: Dtype, environ: Mapping[str, str]) -> World:
-    """The world that `device` and `dtype` ask for on this machine.
+def detect(device: Device, dtype: Dtype) -> World:
+    """The world that `device` and `dtype` ask for on this machine, of one process.
 
     Raises:
-        SettingsError: the machine lacks the device or the number format, or the environment
-            describes more than one process.
+        SettingsError: the machine lacks the device or the number format.
     """
-    _refuse_several_processes(environ)
     gpus, capability = _cuda_devices() if _torch_has_cuda() else (0, 0)
     chosen = ("cuda" if gpus else "cpu") if device == "auto" else device
     if chosen == "cuda" and not gpus:
@@ -158,14 +158,35 @@ def detect(device: Device, dtype: Dtype, environ: Mapping[str, str]) -> World:
     )
 
 
-def _refuse_several_processes(environ: Mapping[str, str]) -> None:
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        if environ.get(name, "1") != "1":
-            raise SettingsError(
-                f"{name}={environ[name]}: this version trains in one process on one device",
-                where=f"the environment variable {name}",
-                hint=f"start `train` once, with {name} unset",
-            )
+def trained_by(world: World, start: Start, wanted: int | None) -> World:
+    """The world with its training processes: as many as were started on this machine, as wanted,
+    or one for each GPU.
+
+    Raises:
+        SettingsError: the numbers disagree, there are fewer GPUs, or there are several nodes.
+    """
+    if start.nodes > 1:
+        raise SettingsError(
+            f"the job has {start.nodes} nodes: this version trains on one",
+            where="the environment variable WORLD_SIZE",
+            hint="start `train` on one node, with WORLD_SIZE unset",
+        )
+    option = "--nproc-per-node or TRAIN_NPROC_PER_NODE"
+    if start.local_size and wanted not in (None, start.local_size):
+        raise SettingsError(
+            f"{wanted} processes are asked for, and {start.local_size} were started",
+            where=f"{option}, and the environment variable LOCAL_WORLD_SIZE",
+            hint="leave the option out where each process is started by itself",
+        )
+    gpus = world.devices if world.device == "cuda" else 0
+    processes = start.local_size or wanted or gpus or 1
+    if gpus and processes > gpus:
+        raise SettingsError(
+            f"{processes} processes need as many GPUs, and there are {gpus}", where=option
+        )
+    if processes > 1 and world.device == "mps":
+        raise SettingsError("mps has one device, for one process", where=option)
+    return replace(world, processes=processes)
 
 
 def _torch_has_cuda() -> bool:

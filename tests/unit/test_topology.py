@@ -30,13 +30,13 @@ def machine(monkeypatch: pytest.MonkeyPatch):
 )
 def test_auto_takes_the_best_there_is(machine, gpus, capability, cpu_bf16, device, dtype):
     machine(gpus, capability, cpu_bf16)
-    world = topology.detect("auto", "auto", {})
+    world = topology.detect("auto", "auto")
     assert (world.device, world.dtype, world.devices) == (device, dtype, max(gpus, 1))
 
 
 def test_what_is_asked_for_wins(machine):
     machine(gpus=1, capability=8)
-    world = topology.detect("cpu", "bf16", {})
+    world = topology.detect("cpu", "bf16")
     assert (world.device, world.dtype) == ("cpu", "bf16")
 
 
@@ -45,15 +45,42 @@ def test_a_device_that_is_not_there_is_refused(machine, monkeypatch, device):
     machine()
     monkeypatch.setattr(topology.platform, "system", lambda: "Linux")
     with pytest.raises(SettingsError, match="TRAIN_DEVICE"):
-        topology.detect(device, "auto", {})
+        topology.detect(device, "auto")
 
 
-@pytest.mark.parametrize("name", ["WORLD_SIZE", "LOCAL_WORLD_SIZE"])
-def test_several_processes_are_refused_by_name(machine, name):
-    machine()
-    with pytest.raises(SettingsError, match=f"{name}=2"):
-        topology.detect("auto", "auto", {name: "2"})
-    topology.detect("auto", "auto", {name: "1"})
+CPU = topology.World(device="cpu", devices=1, dtype="fp32", cores=8)
+GPUS = topology.World(device="cuda", devices=4, dtype="bf16", cores=8)
+
+
+@pytest.mark.parametrize(
+    ("world", "started", "wanted", "processes"),
+    [
+        (CPU, None, None, 1),
+        (CPU, None, 2, 2),
+        (CPU, 4, None, 4),
+        (CPU, 4, 4, 4),
+        (GPUS, None, None, 4),
+        (GPUS, None, 1, 1),
+        (GPUS, 2, None, 2),
+    ],
+)
+def test_how_many_processes_train(world, started, wanted, processes):
+    start = Start(local_size=started, size=started or 1)
+    assert topology.trained_by(world, start, wanted).processes == processes
+
+
+@pytest.mark.parametrize(
+    ("world", "start", "wanted", "why"),
+    [
+        (CPU, Start(local_size=4, size=4), 2, "2 processes are asked for, and 4 were started"),
+        (GPUS, Start(), 5, "5 processes need as many GPUs, and there are 4"),
+        (CPU, Start(nodes=2, size=2), None, "2 nodes"),
+        (topology.World(device="mps", devices=1, dtype="fp32", cores=8), Start(), 2, "mps"),
+    ],
+)
+def test_processes_that_cannot_be(world, start, wanted, why):
+    with pytest.raises(SettingsError, match=why):
+        topology.trained_by(world, start, wanted)
 
 
 def test_cuda_is_read_from_torchs_version_file_without_importing_torch():
