@@ -12,13 +12,14 @@ from rich.console import Console
 from entrypoint import collect, launch, manifest, process, templates, topology
 from entrypoint.command import Command, evaluation_command, tune_command
 from entrypoint.comparison import show
-from entrypoint.data import source as data_source
+from entrypoint.data import dataset as datasets
 from entrypoint.errors import ChildError, DoesNotFitError, ExitCode, Interrupted, SettingsError
 from entrypoint.evaluation.request import EMBEDDED_TASK, Evaluation, Request, read
 from entrypoint.models import source as model_source
 from entrypoint.models.checkpoint import locate
 from entrypoint.models.source import short_name
 from entrypoint.plan import OPTION_OF_KEY, Plan, decided, make_plan
+from entrypoint.preparation import check_rows
 from entrypoint.quantization import METHODS, check, check_sizes, quantize, size_bytes
 from entrypoint.render import check_agreement, render
 from entrypoint.settings import EMBEDDED, Device, Dtype, QuantizationMethod, Settings
@@ -39,7 +40,7 @@ def prepare(settings: Settings, environ: Mapping[str, str]) -> Prepared:
     """Decide everything and check that it can start; a dry run writes nothing."""
     world = topology.detect(settings.device, settings.dtype, environ)
     check_tasks(settings)
-    dataset = data_source.load(settings.data)
+    dataset = datasets.load(settings.data, environ, dry=settings.dry_run)
     model = model_source.load(settings.model, environ, dry=settings.dry_run)
     if "quantize" in settings.then and model.folder.is_dir():
         check_sizes(model.folder)
@@ -76,6 +77,7 @@ def fine_tune(settings: Settings, environ: Mapping[str, str]) -> None:
     if not plan.model.folder.is_dir():
         step(console, f"putting the model into the cache, once: {plan.model.folder}")
     model_source.ensure_present(plan.model, environ)
+    check_rows(plan.dataset, plan.model.folder, prepared.recipe)
     launch.write_inputs(
         plan, prepared.recipe, prepared.command, manifest.gather(plan, prepared.recipe, environ)
     )

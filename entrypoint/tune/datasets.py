@@ -6,7 +6,7 @@ import datasets
 from torch.utils.data import Dataset
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
-from entrypoint.data.rows import to_messages
+from entrypoint.data.rows import to_messages, to_tools
 from entrypoint.tune.tokenizer import ChatTokenizer
 
 
@@ -18,7 +18,7 @@ class ChatDataset(Dataset[dict[str, list[int]]]):
 
     Args:
         tokenizer: given by the recipe.
-        data_files: a file in one of the shapes of `entrypoint.data.rows`.
+        data_files: a file of canonical rows.
     """
 
     def __init__(self, tokenizer: ChatTokenizer, data_files: str) -> None:
@@ -29,7 +29,10 @@ class ChatDataset(Dataset[dict[str, list[int]]]):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
-        encoded: dict[str, Any] = self._tokenizer({"messages": to_messages(self._rows[index])})
+        row = self._rows[index]
+        encoded: dict[str, Any] = self._tokenizer(
+            {"messages": to_messages(row), "tools": to_tools(row)}
+        )
         labels = [
             CROSS_ENTROPY_IGNORE_IDX if masked else token
             for token, masked in zip(encoded["tokens"], encoded["mask"], strict=True)

@@ -18,7 +18,7 @@ ORDER = (
     "errors", "files", "noise", "secrets", "settings", "run_folder", "topology", "progress",
     "hub", "models", "data",
     "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "collect",
-    "pipeline", "options", "commands", "cli",
+    "preparation", "pipeline", "options", "commands", "cli",
 )  # fmt: skip
 """Stages in the direction of the flow: none imports one behind it at module level."""
 
