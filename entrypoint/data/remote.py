@@ -105,13 +105,15 @@ def _load(
             name, config, revision=commit, split=split, token=environ.get("HF_TOKEN") or False
         )
     except Exception as error:
-        what = str(error).strip().splitlines() or [type(error).__name__]
+        what = _words(error)
         if isinstance(error, ValueError):
             # no such configuration or split: it lists those that there are
             hint = "name a configuration as ORG/NAME:CONFIG, and a split with --split"
             raise DataError(" ".join(what), where=name, hint=hint) from error
         if isinstance(error, datasets.exceptions.DatasetsError | ConnectionError | RuntimeError):
-            raise DataError(f"the data set cannot be read: {what[0]}", where=name) from error
+            causes = [what[0], *(_words(error.__cause__)[:1] if error.__cause__ else ())]
+            said = ": ".join(causes)
+            raise DataError(f"the data set cannot be read: {said}", where=name) from error
         raise _explained(error, target, environ) from error
     if split is not None:
         return {"train": loaded}
@@ -123,6 +125,10 @@ def _load(
         )
     held_out = next((loaded[part] for part in HELD_OUT if part in loaded), None)
     return {"train": loaded["train"]} | ({} if held_out is None else {"eval": held_out})
+
+
+def _words(error: BaseException) -> list[str]:
+    return str(error).strip().splitlines() or [type(error).__name__]
 
 
 def _explained(error: Exception, target: hub.Reference, environ: Mapping[str, str]) -> Exception:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from entrypoint.data.arrays import MESSAGES
@@ -11,8 +12,6 @@ from entrypoint.data.leakage import Leakage
 from entrypoint.data.prepare import prepare
 from entrypoint.data.source import locate
 from tests.unit.data.sets import lines, read, turn
-
-import pyarrow as pa  # isort: skip
 
 DOCUMENT = "In a hole in the ground there lived a creature who liked long walks, and tea at five."
 
@@ -40,7 +39,6 @@ def test_a_short_document_leaks_as_a_whole():
 
 
 def test_near_duplicates(tmp_path: Path):
-    pytest.importorskip("datasketch")
     from entrypoint.data.near import NearDuplicates
 
     path = tmp_path / "rows.jsonl"
