@@ -43,8 +43,11 @@ def generate(path: Path, count: int) -> None:
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
             if number % 100 or not line:
-                row = {"instruction": f"{text(20)} {number}", "input": text(8) if number % 2 else "",
-                       "output": text(40)}  # fmt: skip
+                row = {
+                    "instruction": f"{text(20)} {number}",
+                    "input": text(8) if number % 2 else "",
+                    "output": text(40),
+                }
                 line = json.dumps(row, ensure_ascii=False) + "\n"
             file.write(line)
 

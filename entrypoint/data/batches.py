@@ -12,7 +12,7 @@ import pyarrow as pa
 from entrypoint.data.columns import MIXED, ColumnError, plain, to_table
 from entrypoint.errors import DataError
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 4 << 20
 ROWS = 8192
 """Rows at once of what is not read by bytes."""
 UTF16 = (b"\xff\xfe", b"\xfe\xff")

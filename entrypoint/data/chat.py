@@ -10,6 +10,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 Message = Mapping[str, Any]
 TrainOn = Literal["last", "all"]
 Span = tuple[int, int]
+Conversation = tuple[Sequence[Message], list[Any] | None]
+"""Messages, and the tools that they may call."""
 
 
 class RewritesTurns(ValueError):
@@ -67,11 +69,20 @@ class Chat:
         return str(rendered)
 
     def encode(
-        self,
-        conversations: Sequence[tuple[Sequence[Message], list[Any] | None]],
-        add_generation_prompt: bool = False,
+        self, conversations: Sequence[Conversation], add_generation_prompt: bool = False
     ) -> list[Encoded]:
         """Tokens of many conversations, each with its tools.
+
+        Raises:
+            ValueError: the template refuses one of them.
+            RewritesTurns: no place in the text belongs to one turn.
+        """
+        return self.encode_texts(*self.render_all(conversations, add_generation_prompt))
+
+    def render_all(
+        self, conversations: Sequence[Conversation], add_generation_prompt: bool = False
+    ) -> tuple[list[str], list[list[Span]]]:
+        """Conversations as the model reads them, with the ranges of characters that carry loss.
 
         Raises:
             ValueError: the template refuses one of them.
@@ -85,7 +96,7 @@ class Chat:
             except TemplateError as error:
                 raise ValueError(f"the chat template refuses it: {error}") from error
             texts.append(text)
-        return self.encode_texts(texts, spans)
+        return texts, spans
 
     def encode_texts(
         self, texts: Sequence[str], spans: Sequence[Sequence[Span]] | None = None

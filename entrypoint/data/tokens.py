@@ -1,6 +1,7 @@
 """How many tokens rows have, and how many of them are learnt from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from entrypoint.data.chat import Chat, Encoded, Message, RewritesTurns
+from entrypoint.data.chat import Chat, Conversation, Encoded, RewritesTurns, Span
 from entrypoint.data.packing import packs
 from entrypoint.data.rows import to_messages, to_tools
 from entrypoint.errors import DataError, ModelError
@@ -16,7 +17,6 @@ from entrypoint.errors import DataError, ModelError
 ROWS_AT_ONCE = 512
 HEAD_ROWS = 64
 MARGIN_BYTES = 256
-Conversation = tuple[Sequence[Message], list[Any] | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,38 +128,49 @@ def histogram(counts: Any) -> tuple[tuple[int, int, int], ...]:
 def _encoded(chat: Chat, table: pa.Table, where: Any) -> Iterator[list[list[Encoded]]]:
     """Some hundred rows at a time: one sequence for each, or one for each answer of a pair."""
     first = 0
-    for part in table.to_batches(max_chunksize=ROWS_AT_ONCE):
-        rows = part.to_pylist()
-        try:
-            yield _encode(chat, rows)
-        except ValueError:
-            _name_the_row(chat, rows, lambda row, start=first: where(start + row))
-            raise
-        first += len(rows)
+    each = 2 if "chosen" in table.column_names else 1
+    with ThreadPoolExecutor(1) as pool:
+        pending: Future[list[Encoded]] | None = None
+        for part in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+            rows = part.to_pylist()
+            try:
+                texts, spans = _render(chat, rows)
+            except ValueError:
+                _name_the_row(chat, rows, lambda row, start=first: where(start + row))
+                raise
+            # the tokenizer, which needs no interpreter, works while the next rows are rendered
+            following = pool.submit(chat.encode_texts, texts, spans)
+            if pending is not None:
+                yield _grouped(pending.result(), each)
+            pending = following
+            first += len(rows)
+        if pending is not None:
+            yield _grouped(pending.result(), each)
 
 
-def _encode(chat: Chat, rows: list[dict[str, Any]]) -> list[list[Encoded]]:
+def _grouped(sequences: list[Encoded], each: int) -> list[list[Encoded]]:
+    return [sequences[start : start + each] for start in range(0, len(sequences), each)]
+
+
+def _render(chat: Chat, rows: list[dict[str, Any]]) -> tuple[list[str], list[list[Span]] | None]:
+    """The sequences that rows are: the answers of a pair are two, one behind the other."""
     if "text" in rows[0]:
-        return [[found] for found in chat.encode_texts([row["text"] for row in rows])]
+        return [row["text"] for row in rows], None
     if "messages" in rows[0]:
-        return [[found] for found in chat.encode([conversation(row) for row in rows])]
-    prompts = [to_messages({"messages": row["prompt"]}) for row in rows]
-    sides = [
-        chat.encode(
-            [
-                ([*prompt, *to_messages({"messages": row[side]})], None)
-                for prompt, row in zip(prompts, rows, strict=True)
-            ]
-        )
-        for side in ("chosen", "rejected")
-    ]
-    return [list(pair) for pair in zip(*sides, strict=True)]
+        return chat.render_all([conversation(row) for row in rows])
+    return chat.render_all(
+        [
+            (to_messages({"messages": [*row["prompt"], *row[side]]}), None)
+            for row in rows
+            for side in ("chosen", "rejected")
+        ]
+    )
 
 
 def _name_the_row(chat: Chat, rows: list[dict[str, Any]], where: Any) -> None:
     for index, row in enumerate(rows):
         try:
-            _encode(chat, [row])
+            _render(chat, [row])
         except RewritesTurns as error:
             raise rewrites(error, where(index)) from error
         except ValueError as error:
@@ -212,12 +223,12 @@ def check_trained(path: Path, chat: Chat, max_seq_len: int) -> None:
 
 def _check(chat: Chat, rows: Any, numbers: list[int], where: Any, limit: int) -> None:
     try:
-        found = _encode(chat, rows)
+        found = chat.encode_texts(*_render(chat, rows))
     except ValueError:
         _name_the_row(chat, rows, lambda row: where(numbers[row]))
         raise
     for number, encoded in zip(numbers, found, strict=True):
-        if not encoded[0].trained_within(limit):
+        if not encoded.trained_within(limit):
             raise DataError(
                 f"the answer lies behind the {limit} tokens after which rows are cut, so there is "
                 "nothing to learn from the row",
