@@ -27,6 +27,7 @@ from entrypoint.settings import EMBEDDED
 if TYPE_CHECKING:
     from entrypoint.data.tokens import TokenInspector
 
+    hide_loading_bars()
 EVAL_FRACTION = 0.1
 LONGEST_ROW = 2048
 CHAT_TOKENIZER = "entrypoint.tune.tokenizer.ChatTokenizer"
@@ -67,7 +68,6 @@ def prepare_one(asked: Asked, environ: Mapping[str, str]) -> None:
         raise SettingsError("a preview shows tokens", where="--preview", hint="drop --no-tokens")
     reference = preset.data if preset else asked.data
     checks = policies(asked.policies)
-    hide_loading_bars()
     with TemporaryDirectory(prefix="tunecask-") as scratch:
         split = asked.split or (preset.split if preset else None)
         source = find(reference, split, environ, Path(scratch))
@@ -93,6 +93,7 @@ def prepare_one(asked: Asked, environ: Mapping[str, str]) -> None:
             from entrypoint.data.leakage import Leakage
             from entrypoint.evaluation.documents import texts
 
+            hide_loading_bars()
             inspectors.append(Leakage(texts(asked.check_leakage, asked.tasks_folder)))
         tokens = None if asked.no_tokens else token_inspector(asked, environ)
         if tokens:
@@ -143,6 +144,7 @@ def token_inspector(asked: Asked, environ: Mapping[str, str]) -> "TokenInspector
     from entrypoint.data.chat import Chat
     from entrypoint.data.tokens import TokenInspector
 
+    hide_loading_bars()
     return TokenInspector(Chat(str(model.folder)), longest, asked.preview)
 
 
