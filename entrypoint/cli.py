@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from entrypoint import noise
-from entrypoint.commands import evaluate, models, quantize, sft
+from entrypoint.commands import evaluate, models, prepare, quantize, sft
 from entrypoint.errors import ExitCode, Interrupted, TrainError
 
 BUG = "This is a bug in Tunecask. Run `train --debug …` and report what it prints."
@@ -34,6 +34,7 @@ train.add_command(sft.sft)
 train.add_command(evaluate.evaluate)
 train.add_command(quantize.quantize)
 train.add_command(models.models)
+train.add_command(prepare.prepare)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from entrypoint.errors import ModelError
@@ -139,6 +140,11 @@ class Hub:
                 raise ValueError("it names no commit")
         return Snapshot(reference=reference, commit=info.sha, files=files)
 
+    def dataset_commit(self, reference: Reference) -> str:
+        """The commit that a data set's reference stands for now; failures are not explained."""
+        ask = partial(self._api.dataset_info, reference.repo, revision=reference.revision)
+        return str(patiently(lambda: ask(timeout=TIMEOUT_S)).sha)
+
     def shapes(self, snapshot: Snapshot, name: str) -> dict[str, tuple[int, ...]]:
         """Name -> shape of the tensors in a safetensors file, from its header alone."""
         with self._explaining(snapshot.reference):
@@ -227,12 +233,12 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
 
 def explain(
-    error: Exception, reference: Reference, endpoint: str, *, has_token: bool
+    error: Exception, reference: Reference, endpoint: str, *, has_token: bool, noun: str = "model"
 ) -> ModelError | None:
     """What a failure of huggingface_hub means to the user; None for one that is ours."""
     from huggingface_hub import errors
 
-    page = f"{endpoint}/{reference.repo}"
+    page = f"{endpoint}/{'' if noun == 'model' else 'datasets/'}{reference.repo}"
     tokens = f"{endpoint}/settings/tokens"
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     said = error.response.headers.get("X-Error-Message", "") if status else ""  # type: ignore[attr-defined]
@@ -249,12 +255,12 @@ def explain(
         hint = f"see the branches and tags on {page}/tree/main"
     elif status == 401 and "Invalid" in said:
         what = "the hub does not accept the token in HF_TOKEN"
-        hint = f"make a new one on {tokens}, or unset HF_TOKEN for a public model"
+        hint = f"make a new one on {tokens}, or unset HF_TOKEN for a public {noun}"
     elif isinstance(error, errors.RepositoryNotFoundError) or status == 401:
-        what = f"there is no folder {reference}, and the hub has no such public model"
-        hint = f"check the name on {page}; for a private model set HF_TOKEN ({tokens})"
+        what = f"there is no folder {reference}, and the hub has no such public {noun}"
+        hint = f"check the name on {page}; for a private {noun} set HF_TOKEN ({tokens})"
         if has_token:
-            what = f"there is no folder {reference}, and no such model that HF_TOKEN may see"
+            what = f"there is no folder {reference}, and no such {noun} that HF_TOKEN may see"
             hint = f"check the name on {page}; if it is private, its owner has to give you access"
     elif isinstance(error, errors.DisabledRepoError):
         what, hint = f"the hub has disabled {reference.repo}", f"see {page}"
@@ -281,7 +287,7 @@ def explain(
         what = f"the hub sent a file of {reference} in another size than it announced"
         hint = "run again; if that does not help, a proxy or mirror alters files"
     elif isinstance(error, ValueError | KeyError | TypeError):
-        what = f"{endpoint} does not answer as a model hub does: {error}"
+        what = f"{endpoint} does not answer as the hub does: {error}"
         hint = "check HF_ENDPOINT and proxies"
     else:
         return None

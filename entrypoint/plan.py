@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entrypoint.data.source import Dataset
+from entrypoint.data.dataset import Dataset
 from entrypoint.errors import DataError, SettingsError
 from entrypoint.models.card import BYTES_PER_ELEMENT, Model
 from entrypoint.models.tokenizers import NATIVE

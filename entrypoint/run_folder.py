@@ -1,7 +1,10 @@
 """The layout of a run on disk."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+
+OUTPUTS = Path("outputs")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,3 +55,8 @@ class RunFolder:
 
     def evaluation(self, label: str) -> Path:
         return self.root / "eval" / f"{label}.json"
+
+
+def default_output(kind: str, name: str) -> Path:
+    """A folder under outputs/ that says what and when."""
+    return OUTPUTS / f"{kind}-{Path(name).name}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 BLOCK = 64 * 1024
 
@@ -140,6 +140,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        self.body = self.rfile.read(length)
+        self._answer()
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -162,8 +167,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.served.storage:
             repo = self.hub.repos["/".join(parts[:2])]
             self._send_file(repo, "/".join(parts[2:]), start, end)
-        elif parts[:2] == ["api", "models"]:
+        elif parts[:2] == ["api", "datasets"] and len(parts) > 4 and parts[4] != "revision":
+            self._listing("/".join(parts[2:4]), parts[4], "/".join(parts[6:]))
+        elif parts[:2] in (["api", "models"], ["api", "datasets"]):
             self._api("/".join(parts[2:4]), "/".join(parts[5:]) or "main")
+        elif parts[0] == "datasets" and len(parts) > 5 and parts[3] == "resolve":
+            self._resolve("/".join(parts[1:3]), "/".join(parts[5:]), start, end)
         elif len(parts) > 4 and parts[2] == "resolve":
             self._resolve("/".join(parts[:2]), "/".join(parts[4:]), start, end)
         else:
@@ -204,6 +213,35 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         else:
             self._send(200, json.dumps(repo.describe()).encode())
+
+    def _listing(self, name: str, kind: str, folder: str) -> None:
+        """What files and folders there are: of a data set's folder, or of paths in the request."""
+        if self._refused(name, content=False):
+            return
+        repo = self.hub.repos[name]
+        paths: set[str] = set()
+        if kind == "tree":
+            recursive = "recursive=true" in self.path.lower()
+            prefix = f"{folder}/" if folder else ""
+            below = [file.removeprefix(prefix) for file in repo.files if file.startswith(prefix)]
+            paths = {prefix + (file if recursive else file.split("/")[0]) for file in below}
+        else:
+            form = parse_qs(self.body.decode())
+            asked = form.get("paths") or json.loads(self.body)["paths"]
+            paths = set([asked] if isinstance(asked, str) else asked)
+        entries = []
+        for path in sorted(paths):
+            if path in repo.files:
+                content = repo.files[path]
+                entries.append(
+                    {"type": "file", "path": path, "size": len(content), "oid": git_id(content)}
+                )
+            elif any(file.startswith(f"{path}/") for file in repo.files):
+                entries.append({"type": "directory", "path": path, "oid": "0" * 40})
+        if kind == "tree" and not entries:
+            self._fail(404, "EntryNotFound", "no such folder")
+            return
+        self._send(200, json.dumps(entries).encode(), Content_Type="application/json")
 
     def _resolve(self, name: str, file: str, start: int, end: int | None) -> None:
         if self._refused(name, content=True):

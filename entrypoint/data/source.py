@@ -1,111 +1,171 @@
-"""From what --data names to checked files of rows."""
+"""From what --data names to the files, or the data set of the hub, that rows come from."""
 
+import glob
 import hashlib
-import json
+import shutil
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any, Protocol
 
-from entrypoint.data.rows import to_messages
+import pyarrow as pa
+
+from entrypoint.data import readers
+from entrypoint.data.batches import Batch, Wanted
 from entrypoint.errors import DataError
 from entrypoint.settings import EMBEDDED
 
 EMBEDDED_FOLDER = Path(str(resources.files("entrypoint.data"))) / "embedded" / "sft"
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+DESCRIPTIONS = ("dataset.json", "dataset_info.json", "dataset_infos.json", "state.json")
+"""Files beside the rows that say something about them."""
+PARTS = {"train": "train", "eval": "eval", "test": "eval", "validation": "eval", "dev": "eval"}
+"""How the files of a folder are called when they are to be kept apart."""
+
+
+class Source(Protocol):
+    """Where rows come from: files, or a data set of the hub."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+
+    @property
+    def has_evaluation(self) -> bool:
+        """Whether it keeps held-out rows apart."""
+
+    def schema(self) -> pa.Schema:
+        """Columns and types of the first rows."""
+
+    def batches(self, part: str, wanted: Wanted) -> Iterator[Batch]:
+        """The rows of "train" or "eval"."""
+
+    def content(self) -> Any:
+        """The same for the same rows."""
+
+    def describe(self) -> dict[str, Any]:
+        """What dataset.json says of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RowFile:
-    """One checked JSON Lines file."""
-
-    path: Path
-    rows: int
-    sha256: str
-    longest: int
-    """Characters of text in the longest row."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Dataset:
-    """What a run trains on and, when there is one, its held-out part."""
+class Files:
+    """Rows in local files."""
 
     reference: str
-    train: RowFile
-    evaluation: RowFile | None
+    train: tuple[Path, ...]
+    evaluation: tuple[Path, ...] = ()
+    """Held-out rows, where they are kept apart."""
+
+    @property
+    def name(self) -> str:
+        return str(self.train[0]) if len(self.train) == 1 else self.reference
+
+    @property
+    def has_evaluation(self) -> bool:
+        return bool(self.evaluation)
+
+    def schema(self) -> pa.Schema:
+        return readers.schema(self.train[0])
+
+    def batches(self, part: str, wanted: Wanted) -> Iterator[Batch]:
+        for path in self.train if part == "train" else self.evaluation:
+            yield from readers.read(path, wanted)
+
+    def content(self) -> list[list[str]]:
+        return [[sha256_of(path) for path in paths] for paths in (self.train, self.evaluation)]
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "reference": self.reference,
+            "revision": None,
+            "files": [
+                {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+                for path in (*self.train, *self.evaluation)
+            ],
+        }
 
 
-def load(reference: str) -> Dataset:
-    """Find and check the rows that `reference` names.
+def locate(reference: str, scratch: Path) -> Files | None:
+    """The local files that `reference` names; None when nothing on this machine has that name.
+
+    Args:
+        scratch: a folder for what comes from standard input (`-`).
 
     Raises:
-        DataError: nothing is there, or a line is not a row; names file and line.
+        DataError: a folder or pattern without data.
     """
-    folder_or_file = EMBEDDED_FOLDER if reference == EMBEDDED else Path(reference).expanduser()
-    if folder_or_file.is_dir():
-        train, held_out = folder_or_file / "train.jsonl", folder_or_file / "eval.jsonl"
-        if not train.is_file():
-            raise DataError(
-                "the data folder has no train.jsonl",
-                where=folder_or_file,
-                hint="name the training rows train.jsonl, and held-out rows eval.jsonl",
-            )
-    elif folder_or_file.is_file():
-        train, held_out = folder_or_file, None
-    else:
-        raise DataError(
-            f"there is no data at {reference}",
-            where="--data or TRAIN_DATA",
-            hint="give a .jsonl file, a folder with train.jsonl, or `embedded`",
+    if reference == "-":
+        path = scratch / "standard input"
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        return Files(reference=reference, train=(path,))
+    path = EMBEDDED_FOLDER if reference == EMBEDDED else Path(reference).expanduser()
+    if path.is_file():
+        return Files(reference=reference, train=(path,))
+    if path.is_dir():
+        return _folder(reference, path)
+    if any(character in reference for character in "*?["):
+        # a pattern may be absolute, which Path.glob does not take
+        found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+        files = tuple(Path(name) for name in found if Path(name).is_file())
+        if files:
+            return Files(reference=reference, train=files)
+        if path.is_absolute() or "/" not in reference or reference.startswith((".", "~")):
+            raise DataError(f"no file matches {reference}", where="--data or TRAIN_DATA")
+    return None
+
+
+def _folder(reference: str, folder: Path) -> Files:
+    files = [path for path in sorted(folder.rglob("*")) if is_data(path)]
+    parts: dict[str, list[Path]] = {"train": [], "eval": [], "": []}
+    for path in files:
+        stem = path.name.split(".")[0].lower()
+        word = next((word for word in PARTS if stem == word or stem.startswith(f"{word}-")), "")
+        parts[PARTS.get(word, "")].append(path)
+    if parts["train"] and not parts[""]:
+        return Files(
+            reference=reference, train=tuple(parts["train"]), evaluation=tuple(parts["eval"])
         )
-    return Dataset(
-        reference=reference,
-        train=check(train),
-        evaluation=check(held_out) if held_out and held_out.is_file() else None,
+    if parts["train"] or (parts["eval"] and not parts[""]):
+        odd = (parts[""] or parts["eval"])[0]
+        raise DataError(
+            f"the folder is not clear about its parts: {odd.name} is no training file by its name",
+            where=folder,
+            hint="name files train.* and eval.*, or none of them so, or give one file",
+        )
+    if not files:
+        raise DataError(
+            "the data folder has no files of rows",
+            where=folder,
+            hint=f"files end in {', '.join(DATA_SUFFIXES)}, or so with {', '.join(COMPRESSED)}",
+        )
+    return Files(reference=reference, train=tuple(files))
+
+
+def is_data(path: Path) -> bool:
+    name = path.name.lower()
+    for suffix in COMPRESSED:
+        name = name.removesuffix(suffix)
+    hidden = path.name.startswith((".", "_"))
+    return (
+        path.is_file() and not hidden and name.endswith(DATA_SUFFIXES) and name not in DESCRIPTIONS
     )
 
 
-def check(path: Path) -> RowFile:
-    """Read every line of a JSON Lines file as a training row.
+def sha256_of(path: Path) -> str:
+    """The hash of a file's bytes.
 
     Raises:
-        DataError: with the number of the first line that is not one.
+        DataError: it cannot be read.
     """
     digest = hashlib.sha256()
-    rows = longest = 0
     try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                digest.update(line)
-                if not line.strip():
-                    continue
-                longest = max(longest, _check_line(line, path, number))
-                rows += 1
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=path) from error
-    if not rows:
-        raise DataError("the file has no rows", where=path, hint="one JSON object on each line")
-    return RowFile(path=path.resolve(), rows=rows, sha256=digest.hexdigest(), longest=longest)
-
-
-def _check_line(line: bytes, path: Path, number: int) -> int:
-    where = f"{path}, line {number}"
-    try:
-        row = json.loads(line)
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 text: {error.reason}", where=where) from error
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"not a JSON object: {error.msg} at column {error.colno}",
-            where=where,
-            hint="every line must be one whole JSON object (JSON Lines)",
-        ) from error
-    if not isinstance(row, dict):
-        raise DataError(
-            f"a row must be a JSON object, not {type(row).__name__}",
-            where=where,
-            hint="a file that is one JSON array has to be written as JSON Lines",
-        )
-    try:
-        messages = to_messages(row)
-    except ValueError as error:
-        raise DataError(str(error), where=where) from error
-    return sum(len(message.get("content", "")) for message in messages)
+    return digest.hexdigest()

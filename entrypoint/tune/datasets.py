@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import Dataset
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
-from entrypoint.data.rows import to_messages
+from entrypoint.data.rows import to_messages, to_tools
 from entrypoint.tune.tokenizer import ChatTokenizer
 
 
@@ -22,7 +22,7 @@ class ChatDataset(Dataset[dict[str, list[int]]]):
 
     Args:
         tokenizer: given by the recipe.
-        data_files: a file in one of the shapes of `entrypoint.data.rows`.
+        data_files: a file of canonical rows.
     """
 
     def __init__(self, tokenizer: ChatTokenizer, data_files: str) -> None:
@@ -42,8 +42,10 @@ class ChatDataset(Dataset[dict[str, list[int]]]):
     def __getitem__(self, index: int) -> dict[str, list[int]]:
         start = self._starts[index]
         end = self._bytes.find(b"\n", start)
-        line = self._bytes[start : end if end >= 0 else len(self._bytes)]
-        encoded: dict[str, Any] = self._tokenizer({"messages": to_messages(json.loads(line))})
+        row = json.loads(self._bytes[start : end if end >= 0 else len(self._bytes)])
+        encoded: dict[str, Any] = self._tokenizer(
+            {"messages": to_messages(row), "tools": to_tools(row)}
+        )
         labels = [
             CROSS_ENTROPY_IGNORE_IDX if masked else token
             for token, masked in zip(encoded["tokens"], encoded["mask"], strict=True)

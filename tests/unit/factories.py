@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from entrypoint.data.source import Dataset, RowFile
+from entrypoint.data.dataset import Dataset
+from entrypoint.data.writing import RowFile
 from entrypoint.models.card import Model
 from entrypoint.plan import Plan, make_plan
 from entrypoint.settings import Settings

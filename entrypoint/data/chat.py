@@ -1,0 +1,162 @@
+"""Conversations as tokens: the model's own chat template, and which tokens carry loss."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jinja2.exceptions import TemplateError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+Message = Mapping[str, Any]
+TrainOn = Literal["last", "all"]
+Span = tuple[int, int]
+Conversation = tuple[Sequence[Message], list[Any] | None]
+"""Messages, and the tools that they may call."""
+
+
+class RewritesTurns(ValueError):
+    """The chat template writes a turn differently when others follow it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoded:
+    """One conversation as tokens."""
+
+    text: str
+    ids: list[int]
+    trained: tuple[Span, ...]
+    """Ranges [start, end) of tokens that carry loss."""
+
+    def trained_within(self, limit: int | None) -> int:
+        """How many tokens carry loss when the conversation is cut to `limit` tokens."""
+        stop = len(self.ids) if limit is None else limit
+        return sum(max(min(end, stop) - start, 0) for start, end in self.trained)
+
+
+class Chat:
+    """Writes conversations out with a model's chat template and tokenises them.
+
+    A conversation is rendered and tokenised once, as a whole, so the ids equal those of
+    `apply_chat_template`. Trained are the assistant's turns with their end-of-turn token.
+
+    Args:
+        path: a folder with tokenizer.json and a chat template.
+        train_on: which assistant turns carry loss.
+
+    Raises:
+        ValueError: the folder has no chat template.
+    """
+
+    def __init__(self, path: str, train_on: TrainOn = "all") -> None:
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+        if self.tokenizer.chat_template is None:
+            raise ValueError(f"{path} has no chat template (chat_template.jinja)")
+        self.train_on = train_on
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: list[Any] | None = None,
+        add_generation_prompt: bool = False,
+    ) -> str:
+        """The conversation as the model reads it."""
+        rendered = self.tokenizer.apply_chat_template(
+            list(messages),
+            tools=tools,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+        )
+        return str(rendered)
+
+    def encode(
+        self, conversations: Sequence[Conversation], add_generation_prompt: bool = False
+    ) -> list[Encoded]:
+        """Tokens of many conversations, each with its tools.
+
+        Raises:
+            ValueError: the template refuses one of them.
+            RewritesTurns: no place in the text belongs to one turn.
+        """
+        return self.encode_texts(*self.render_all(conversations, add_generation_prompt))
+
+    def render_all(
+        self, conversations: Sequence[Conversation], add_generation_prompt: bool = False
+    ) -> tuple[list[str], list[list[Span]]]:
+        """Conversations as the model reads them, with the ranges of characters that carry loss.
+
+        Raises:
+            ValueError: the template refuses one of them.
+            RewritesTurns: no place in the text belongs to one turn.
+        """
+        texts, spans = [], []
+        for messages, tools in conversations:
+            try:
+                text = self.render(messages, tools, add_generation_prompt)
+                spans.append(self._spans(messages, tools, text))
+            except TemplateError as error:
+                raise ValueError(f"the chat template refuses it: {error}") from error
+            texts.append(text)
+        return texts, spans
+
+    def encode_texts(
+        self, texts: Sequence[str], spans: Sequence[Sequence[Span]] | None = None
+    ) -> list[Encoded]:
+        """Tokens of texts; the tokenizer works on all cores.
+
+        Args:
+            spans: ranges of characters that carry loss; None trains all.
+        """
+        # not __call__, which makes lists of much that nobody reads
+        found = self.tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            Encoded(
+                text=text,
+                ids=encoding.ids,
+                trained=((0, len(encoding.ids)),)
+                if spans is None
+                else tuple(_tokens_of(encoding, start, end) for start, end in spans[row]),
+            )
+            for row, (text, encoding) in enumerate(zip(texts, found, strict=True))
+        ]
+
+    def _spans(self, messages: Sequence[Message], tools: list[Any] | None, text: str) -> list[Span]:
+        """Ranges of `text` that carry loss.
+
+        A turn reaches from what the template writes before it, prompt included, to what it has
+        written after it; white space behind the end-of-turn token is not the model's to learn.
+        """
+        turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        spans = []
+        for index in turns if self.train_on == "all" else turns[-1:]:
+            before = self.render(messages[:index], tools, add_generation_prompt=True)
+            is_last = index == len(messages) - 1
+            through = text if is_last else self.render(messages[: index + 1], tools)
+            if not (through.startswith(before) and text.startswith(through.rstrip())):
+                raise RewritesTurns(
+                    f"the chat template writes turn {index + 1} differently in mid-conversation; "
+                    "no loss mask by role can be made with it"
+                )
+            spans.append((len(before), len(through.rstrip())))
+        return spans
+
+
+def _tokens_of(encoding: Any, start: int, end: int) -> Span:
+    """The range of tokens that lie in a range of characters, those that reach into it included."""
+    first = next(
+        (token for at in range(start, end) if (token := encoding.char_to_token(at)) is not None),
+        None,
+    )
+    if first is None:
+        return (0, 0)
+    last = next(
+        token
+        for at in range(end - 1, start - 1, -1)
+        if (token := encoding.char_to_token(at)) is not None
+    )
+    count = len(encoding.ids)
+    # a character may be several tokens, of which the first was found
+    while last + 1 < count and encoding.token_to_chars(last + 1)[0] < end:
+        last += 1
+    while first > 0 and encoding.token_to_chars(first - 1)[1] > start:
+        first -= 1
+    return (first, last + 1)

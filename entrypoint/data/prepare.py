@@ -1,0 +1,292 @@
+"""Any data set to `train.jsonl`, `eval.jsonl` and `dataset.json`: read, checked, split, written."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from entrypoint.data import shapes
+from entrypoint.data.arrays import Seen, mixed, numpy
+from entrypoint.data.batches import Batch, ahead
+from entrypoint.data.checks import Findings, structure
+from entrypoint.data.convert import Encoded, canonical, encode
+from entrypoint.data.folder import DESCRIPTION, EVAL, TRAIN, Prepared, Request, describe
+from entrypoint.data.shapes import Shape
+from entrypoint.data.source import Source
+from entrypoint.data.writing import RowFile, Writer
+from entrypoint.errors import DataError, SettingsError
+from entrypoint.files import share, write_json
+
+TRAINING_ONLY = ("leakage",)
+"""Checks that say nothing about evaluation rows."""
+
+
+class Inspector(Protocol):
+    """Looks at canonical rows on the way: token counts, near duplicates, leakage."""
+
+    def met(self, table: pa.Table, where: Callable[[int], str]) -> Mapping[str, Any]:
+        """Check -> bool for each row.
+
+        Args:
+            where: a row's place in words.
+        """
+
+    def keep(self, part: str, chosen: Any) -> None:
+        """These of the same rows are written to `part` ("train" or "eval")."""
+
+
+def prepare(
+    source: Source,
+    request: Request,
+    folder: Path | None,
+    inspectors: tuple[Inspector, ...] = (),
+) -> Prepared:
+    """Write the rows of `source` to a folder that appears whole.
+
+    Args:
+        folder: must not exist; None checks everything and writes nothing.
+
+    Raises:
+        DataError: something is wrong with the data; names file and line or row.
+        SettingsError: options that do not fit the source, or a folder that is taken.
+    """
+    if source.has_evaluation and request.eval_fraction:
+        raise SettingsError(
+            "the source has evaluation rows of its own",
+            where="--eval-fraction or TRAIN_EVAL_FRACTION",
+            hint="leave it out, or name the training rows alone with --data",
+        )
+    schema = source.schema()
+    shape = shapes.detect(schema, request.format, request.columns, where=source.name)
+    names = list(dict.fromkeys(shape.columns.values()))
+    wanted = pa.schema([_wanted(schema.field(name), shape, source.name) for name in names])
+    with _scratch(folder) as scratch:
+        run = _Run(source, request, shape, wanted, scratch, inspectors)
+        try:
+            prepared = run.to_end()
+        finally:
+            for writer in run.writers.values():
+                writer.close()
+        if folder is not None and scratch is not None:
+            write_json(scratch / DESCRIPTION, describe(source, request, prepared))
+            share(scratch)
+            try:
+                scratch.rename(folder)
+            except OSError as error:
+                raise _taken(folder) from error
+            prepared = _moved(prepared, folder)
+    return prepared
+
+
+def _wanted(column: pa.Field, shape: Shape, where: str) -> pa.Field:
+    """The column's type as readers are to give it."""
+    if column.name == shape.columns.get("tools"):
+        return column.with_type(pa.string())
+    type_ = column.type
+    if pa.types.is_list(type_) and pa.types.is_struct(type_.value_type):
+        inner = [f for f in type_.value_type if f.name in ("role", "content", "from", "value")]
+        return column.with_type(pa.list_(pa.struct([(f.name, pa.string()) for f in inner])))
+    if pa.types.is_string(type_) or pa.types.is_null(type_):
+        return column.with_type(pa.string())
+    raise DataError(
+        f"the column {column.name} holds {type_}, not text or a list of messages",
+        where=where,
+        hint="--columns FIELD=COLUMN names another column",
+    )
+
+
+class _Run:
+    """One pass over a source."""
+
+    def __init__(
+        self, source: Source, request: Request, shape: Shape, wanted: pa.Schema,
+        scratch: Path | None, inspectors: tuple[Inspector, ...],
+    ) -> None:  # fmt: skip
+        self.source, self.request, self.shape, self.wanted = source, request, shape, wanted
+        self.inspectors = inspectors
+        self.findings = Findings(request.policies)
+        self.rows, self.seen, self.questions = 0, Seen(), Seen()
+        self.writers = {
+            part: Writer(scratch / name if scratch else Path(os.devnull), order=request.shuffle)
+            for part, name in (("train", TRAIN), ("eval", EVAL))
+        }
+        self.splits = request.eval_fraction > 0
+
+    def to_end(self) -> Prepared:
+        parts = ("train", "eval") if self.source.has_evaluation else ("train",)
+        for part in parts:
+            self._part(part)
+        request, source = self.request, self.source
+        seed = request.seed if request.shuffle else None
+        train = self.writers["train"].finish(seed=seed, most=request.max_rows)
+        held_out = self.writers["eval"].finish()
+        if not self.rows:
+            raise DataError(
+                "the file has no rows", where=source.name, hint="one JSON object a line"
+            )
+        if not train.rows:
+            raise DataError(
+                "no row is left to train on",
+                where=source.name,
+                hint="the policies left all out, or --eval-fraction took all of a few rows",
+            )
+        if self.splits and not held_out.rows:
+            raise DataError(
+                f"an evaluation share of {request.eval_fraction:g} of {train.rows} rows leaves no "
+                "evaluation rows",
+                where=source.name,
+                hint="raise --eval-fraction, add rows, or set --eval-fraction 0 to hold out none",
+            )
+        evaluation = held_out if held_out.rows else None
+        if evaluation is None and held_out.path.is_file():
+            held_out.path.unlink()
+        return Prepared(
+            shape=self.shape, train=train, evaluation=evaluation, rows=self.rows,
+            findings=self.findings,
+        )  # fmt: skip
+
+    def _part(self, part: str) -> None:
+        most = None if self.request.shuffle or part == "eval" else self.request.max_rows
+
+        def work(batch: Batch) -> _Worked:
+            return _work(batch, self.shape)
+
+        for worked in ahead(self.source.batches(part, self.wanted), work):
+            self._take(worked, part)
+            if most is not None and self.writers["train"].rows >= most:
+                return
+
+    def _take(self, worked: "_Worked", part: str) -> None:
+        """Check against the rows so far, split and write."""
+        table, encoded, where = worked.table, worked.encoded, worked.where
+        numbers = np.arange(self.rows + 1, self.rows + 1 + table.num_rows)
+        self.rows += table.num_rows
+        drop = np.zeros(table.num_rows, bool)
+        for name, met in worked.met.items():
+            drop |= self.findings.note(name, met & ~drop, where)
+        if drop.any():
+            kept = np.flatnonzero(~drop)
+            table, numbers = table.take(pa.array(kept)), numbers[kept]
+            encoded = encoded.filter(~drop)
+            where = lambda row: worked.where(kept[row])  # noqa: E731
+        first = self.seen.add(encoded.rows, numbers)
+        again = lambda row: f"{where(row)}, as row {first[row]}"  # noqa: E731
+        drop = self.findings.note("duplicates", first > 0, again)
+        if part == "eval":
+            known = self.questions.find(encoded.questions)
+            shared = lambda row: f"{where(row)}, as row {known[row]}"  # noqa: E731
+            drop |= self.findings.note("overlap", (known > 0) & ~drop, shared)
+        elif self.source.has_evaluation:
+            self.questions.add(encoded.questions, numbers)
+        held_out = np.full(len(drop), part == "eval")
+        if self.splits:
+            request = self.request
+            held_out = is_held_out(encoded.questions, request.eval_fraction, request.seed)
+        for inspector in self.inspectors:
+            for name, met in inspector.met(table, where).items():
+                concerned = ~drop & ~held_out if name in TRAINING_ONLY else ~drop
+                drop |= self.findings.note(name, met & concerned, where)
+        room = self.request.max_rows
+        if room is not None and part == "train" and not self.request.shuffle:
+            drop |= np.cumsum(~drop & ~held_out) > room - self.writers["train"].rows
+        for name, chosen in (("train", ~drop & ~held_out), ("eval", ~drop & held_out)):
+            if chosen.any():
+                written = encoded if chosen.all() else encoded.filter(chosen)
+                self.writers[name].add(written.lines, written.rows)
+                for inspector in self.inspectors:
+                    inspector.keep(name, chosen)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Worked:
+    """What can be said of some rows without the others."""
+
+    batch: Batch
+    table: pa.Table
+    met: Mapping[str, Any]
+    encoded: Encoded
+
+    def where(self, row: int) -> str:
+        return self.batch.where(int(row))
+
+
+def _work(batch: Batch, shape: Shape) -> _Worked:
+    _refuse_mixed(batch, shape)
+    table = canonical(batch.table, shape)
+    return _Worked(batch=batch, table=table, met=structure(table), encoded=encode(table))
+
+
+def is_held_out(questions: Any, fraction: float, seed: int) -> Any:
+    """Which rows are evaluation rows: by the hash of their question alone, so that no added row
+    moves another one, and that no question is on both sides."""
+    return mixed(questions, seed) < np.uint64(min(fraction, 1) * (2**64 - 1))
+
+
+def _refuse_mixed(batch: Batch, shape: Shape) -> None:
+    """Find rows that lack a column because they have another shape.
+
+    Raises:
+        DataError: names the first.
+    """
+    table = batch.table
+    lacking = np.zeros(table.num_rows, bool)
+    for column in shape.required.values():
+        if column not in table.column_names:
+            lacking[:] = True
+        elif table[column].null_count:
+            lacking |= numpy(pc.is_null(table[column]))
+    for row in np.flatnonzero(lacking):
+        there = {n for n in table.column_names if table[n][int(row)].is_valid}
+        other = shapes.fits(there, shape.format)
+        if other or not there & set(shape.columns.values()):
+            raise DataError(
+                f"mixed shapes: the row has {', '.join(sorted(there)) or 'no value'}"
+                + (f" ({other})" if other else "")
+                + f", the first rows have {', '.join(shape.columns.values())} ({shape.format})",
+                where=batch.where(int(row)),
+                hint="prepare each shape by itself, or mend the row",
+            )
+
+
+@contextmanager
+def _scratch(folder: Path | None) -> Iterator[Path | None]:
+    if folder is None:
+        yield None
+        return
+    if folder.exists():
+        raise _taken(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise SettingsError(
+            f"the folder cannot be written: {error.strerror}", where=folder.parent
+        ) from error
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _taken(folder: Path) -> SettingsError:
+    return SettingsError(
+        f"{folder} exists already",
+        where="--output or TRAIN_PREPARE_OUTPUT",
+        hint="give a folder that does not exist yet",
+    )
+
+
+def _moved(prepared: Prepared, folder: Path) -> Prepared:
+    def move(file: RowFile) -> RowFile:
+        return replace(file, path=folder / file.path.name)
+
+    held_out = prepared.evaluation
+    return replace(prepared, train=move(prepared.train), evaluation=held_out and move(held_out))

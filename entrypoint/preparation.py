@@ -1,0 +1,153 @@
+"""`train prepare` from end to end: a source in, a checked folder out."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from entrypoint.data import report
+from entrypoint.data.checks import policies
+from entrypoint.data.dataset import Dataset, find
+from entrypoint.data.folder import DESCRIPTION, Request
+from entrypoint.data.prepare import Inspector, prepare
+from entrypoint.data.shapes import PRESETS
+from entrypoint.errors import SettingsError
+from entrypoint.files import write_json
+from entrypoint.models import source as model_source
+from entrypoint.noise import hide_loading_bars
+from entrypoint.settings import EMBEDDED
+
+if TYPE_CHECKING:
+    from entrypoint.data.tokens import TokenInspector
+
+    hide_loading_bars()
+EVAL_FRACTION = 0.1
+LONGEST_ROW = 2048
+CHAT_TOKENIZER = "entrypoint.tune.tokenizer.ChatTokenizer"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """The options of `train prepare`."""
+
+    data: str
+    preset: str | None
+    split: str | None
+    format: str | None
+    columns: Mapping[str, str]
+    eval_fraction: float | None
+    max_rows: int | None
+    shuffle: bool
+    seed: int
+    policies: tuple[str, ...]
+    output: Path | None
+    model: str
+    no_tokens: bool
+    max_seq_len: int | None
+    preview: int
+    near_duplicates: float | None
+    check_leakage: tuple[str, ...]
+    tasks_folder: Path | None
+    as_json: bool
+
+
+def prepare_one(asked: Asked, environ: Mapping[str, str]) -> None:
+    """Prepare a data set and report on it."""
+    console = Console(highlight=False, soft_wrap=True, stderr=asked.as_json)
+    preset = PRESETS[asked.preset] if asked.preset else None
+    if preset and asked.data != EMBEDDED:
+        raise SettingsError("--preset names the data itself", where="--data", hint="leave one out")
+    if asked.preview and asked.no_tokens:
+        raise SettingsError("a preview shows tokens", where="--preview", hint="drop --no-tokens")
+    reference = preset.data if preset else asked.data
+    checks = policies(asked.policies)
+    with TemporaryDirectory(prefix="tunecask-") as scratch:
+        split = asked.split or (preset.split if preset else None)
+        source = find(reference, split, environ, Path(scratch))
+        fraction = asked.eval_fraction
+        if fraction is None:
+            default = preset.eval_fraction if preset else EVAL_FRACTION
+            fraction = 0.0 if source.has_evaluation else default
+        request = Request(
+            format=asked.format or (preset.format if preset else None),
+            columns=asked.columns or (preset.columns if preset else {}),
+            eval_fraction=fraction,
+            max_rows=asked.max_rows,
+            shuffle=asked.shuffle,
+            seed=asked.seed,
+            policies=checks,
+        )
+        inspectors: list[Inspector] = []
+        if asked.near_duplicates is not None:
+            from entrypoint.data.near import NearDuplicates
+
+            inspectors.append(NearDuplicates(asked.near_duplicates))
+        if asked.check_leakage:
+            from entrypoint.data.leakage import Leakage
+            from entrypoint.evaluation.documents import texts
+
+            hide_loading_bars()
+            inspectors.append(Leakage(texts(asked.check_leakage, asked.tasks_folder)))
+        tokens = None if asked.no_tokens else token_inspector(asked, environ)
+        if tokens:
+            inspectors.append(tokens)
+        folder = (asked.output or default_output(asked.preset or reference)).absolute()
+        prepared = prepare(source, request, folder, tuple(inspectors))
+    statistics = tokens.statistics() if tokens else None
+    described = report.as_dict(json.loads((folder / DESCRIPTION).read_text("utf-8")), statistics)
+    write_json(folder / DESCRIPTION, described)
+    if asked.as_json:
+        json.dump({"folder": str(folder), **described}, sys.stdout, indent=2, ensure_ascii=False)
+        print()
+    else:
+        report.show(prepared, statistics, console)
+    if tokens and asked.preview:
+        report.preview(tokens.shown, tokens.chat, tokens.max_seq_len, console)
+    if not asked.as_json:
+        console.print(f"folder  {folder}", markup=False)
+
+
+def check_rows(dataset: Dataset, model: Path, recipe: str) -> None:
+    """Find before training what a run would otherwise learn nothing or the wrong thing from.
+
+    Args:
+        model: the model's folder.
+        recipe: the rendered YAML; with a tokenizer of its own nothing is known of its rows.
+
+    Raises:
+        DataError: a row's answers are all cut away by --max-seq-len.
+        ModelError: no loss mask can be made with the model's chat template.
+    """
+    tokenizer = OmegaConf.create(recipe).tokenizer
+    if tokenizer._component_ != CHAT_TOKENIZER:
+        return
+    # they import transformers, which takes seconds
+    from entrypoint.data.chat import Chat
+    from entrypoint.data.tokens import check_trained
+
+    chat = Chat(str(model), tokenizer.get("train_on", "all"))
+    check_trained(dataset.train.path, chat, tokenizer.max_seq_len)
+
+
+def token_inspector(asked: Asked, environ: Mapping[str, str]) -> "TokenInspector":
+    """Counts with the tokenizer of the model that will be trained."""
+    model = model_source.load(asked.model, environ, dry=False)
+    model_source.ensure_present(model, environ)
+    longest = asked.max_seq_len or min(LONGEST_ROW, model.context)
+    from entrypoint.data.chat import Chat
+    from entrypoint.data.tokens import TokenInspector
+
+    hide_loading_bars()
+    return TokenInspector(Chat(str(model.folder)), longest, asked.preview)
+
+
+def default_output(reference: str) -> Path:
+    name = "stdin" if reference == "-" else Path(reference.split(":")[0]).name.split(".")[0]
+    return Path("outputs") / f"prepare-{name or 'data'}-{datetime.now():%Y%m%d-%H%M%S}"

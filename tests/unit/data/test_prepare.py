@@ -1,0 +1,391 @@
+"""entrypoint.data.prepare: from every source and shape to canonical files."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from entrypoint.data import json_rows
+from entrypoint.data.checks import CHECKS
+from entrypoint.errors import DataError, SettingsError
+from tests.unit.data.sets import (
+    COUNT,
+    FLAT_ONLY,
+    NESTED,
+    SHAPES,
+    WRITERS,
+    lines,
+    preferred,
+    read,
+    run,
+    sft,
+    turn,
+)
+
+PAIRS = [
+    (writer, shape) for writer in WRITERS for shape in SHAPES
+    if not (writer in FLAT_ONLY and shape in NESTED)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("writer", "shape"), PAIRS)
+def test_every_source_and_shape(tmp_path: Path, writer: str, shape: str):
+    make, expect = SHAPES[shape]
+    path = tmp_path / writer
+    WRITERS[writer](path, [make(n) | {"id": n} for n in range(COUNT)])
+    prepared = run(path, tmp_path / "out")
+    assert read(tmp_path / "out" / "train.jsonl") == [expect(n) for n in range(COUNT)]
+    assert (prepared.rows, prepared.train.rows, prepared.evaluation) == (COUNT, COUNT, None)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_was_prepared_is_prepared_again_to_the_same_bytes(tmp_path: Path, shape: str):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines([SHAPES[shape][0](n) for n in range(COUNT)]))
+    run(path, tmp_path / "once")
+    run(tmp_path / "once" / "train.jsonl", tmp_path / "twice")
+    once, twice = (tmp_path / name / "train.jsonl" for name in ("once", "twice"))
+    assert once.read_bytes() == twice.read_bytes()
+
+
+def test_tool_calls_and_tools_keep_their_values(tmp_path: Path):
+    calls = [{"function": {"name": "f", "arguments": {"x": 1, "y": None}}}]
+    tools = [{"function": {"name": "f", "parameters": {"type": "object"}}}]
+    conversation = [
+        turn("user", "q"),
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "content": "3", "tool_call_id": "1"},
+        turn("assistant", "a"),
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines([sft(1), {"messages": conversation, "tools": tools}, sft(2)]))
+    for name, source in (("once", path), ("twice", tmp_path / "once" / "train.jsonl")):
+        run(source, tmp_path / name)
+        plain, called, _ = read(tmp_path / name / "train.jsonl")
+        assert plain == sft(1)
+        assert json.loads(called["tools"]) == tools
+        assert json.loads(called["messages"][1]["tool_calls"])[0]["function"]["name"] == "f"
+        assert called["messages"][2]["tool_call_id"] == "1"
+
+
+def test_content_in_parts_is_joined(tmp_path: Path):
+    parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(
+        lines([{"messages": [{"role": "user", "content": parts}, turn("assistant", "a")]}])
+    )
+    run(path, tmp_path / "out")
+    assert read(tmp_path / "out" / "train.jsonl")[0]["messages"][0]["content"] == "one two"
+
+
+def test_columns_by_name(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines([{"ask": "q", "reply": "a", "output": "no"}]))
+    prepared = run(path, tmp_path / "out", columns={"instruction": "ask", "output": "reply"})
+    assert prepared.shape.format == "alpaca"
+    assert read(tmp_path / "out" / "train.jsonl")[0]["messages"][1]["content"] == "a"
+
+
+def test_a_folder_a_pattern_and_a_folder_with_parts(tmp_path: Path):
+    for part in ("b", "a"):
+        (tmp_path / "in" / part).mkdir(parents=True)
+        (tmp_path / "in" / part / "rows.jsonl").write_bytes(lines([sft(ord(part))]))
+    assert run(tmp_path / "in", tmp_path / "o1").rows == 2
+    assert read(tmp_path / "o1" / "train.jsonl") == [sft(ord("a")), sft(ord("b"))]
+    assert run(f"{tmp_path}/in/*/*.jsonl", tmp_path / "o2").rows == 2
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for name, number in (("train-00000-of-00001", 1), ("validation", 2)):
+        (parts / f"{name}.jsonl").write_bytes(lines([sft(number)]))
+    run(parts, tmp_path / "o3")
+    assert read(tmp_path / "o3" / "eval.jsonl") == [sft(2)]
+    with pytest.raises(SettingsError, match="evaluation rows of its own"):
+        run(parts, tmp_path / "o4", eval_fraction=0.5)
+
+
+def test_dataset_json_says_what_it_is_made_of(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines([{"prompt": f"q{n}", "completion": "a"} for n in range(COUNT)]))
+    run(path, tmp_path / "out", eval_fraction=0.3)
+    found = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert found.keys() == {
+        "version", "source", "task", "format", "columns", "rows_read", "train", "evaluation",
+        "split", "shuffled", "max_rows", "checks",
+    }  # fmt: skip
+    assert found["source"]["files"][0]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found["checks"].keys() == CHECKS.keys()
+    for part in ("train", "evaluation"):
+        content = (tmp_path / "out" / found[part]["file"]).read_bytes()
+        assert found[part]["sha256"] == hashlib.sha256(content).hexdigest()
+        assert found[part]["rows"] == content.count(b"\n")
+        assert found[part]["longest"] == max(map(len, content.decode().splitlines()))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out", "rows.jsonl"]
+
+
+def test_an_existing_folder_is_never_written_to(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines([sft(1)]))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(SettingsError, match="exists already"):
+        run(path, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_nothing_is_left_when_a_row_is_bad(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines([sft(1)]) + b"{\n")
+    with pytest.raises(DataError):
+        run(path, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_added_rows_move_none_to_the_other_side(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    sides = []
+    for count in (100, 150):
+        path.write_bytes(lines([sft(n) for n in reversed(range(count))]))
+        run(path, tmp_path / str(count), eval_fraction=0.3)
+        sides.append([read(tmp_path / str(count) / name) for name in ("train.jsonl", "eval.jsonl")])
+    (train, held_out), (more_train, more_held_out) = sides
+    assert 15 <= len(held_out) <= 45
+    assert all(row in more_train for row in train)
+    assert all(row in more_held_out for row in held_out)
+
+
+def test_one_question_is_on_one_side(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"q{n % 20}", "completion": f"a{n}"} for n in range(200)]
+    path.write_bytes(lines(rows))
+    run(path, tmp_path / "out", eval_fraction=0.5)
+    train, held_out = (
+        {row["messages"][0]["content"] for row in read(tmp_path / "out" / name)}
+        for name in ("train.jsonl", "eval.jsonl")
+    )
+    assert train
+    assert held_out
+    assert not train & held_out
+
+
+def test_shuffling_and_a_bound(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines([sft(n) for n in range(100)]))
+    run(path, tmp_path / "first", max_rows=10)
+    assert read(tmp_path / "first" / "train.jsonl") == [sft(n) for n in range(10)]
+    shuffled = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(path, tmp_path / name, shuffle=True, seed=seed)
+        shuffled.append(read(tmp_path / name / "train.jsonl"))
+    a, b, c = shuffled
+    assert a == b
+    assert a != c
+    assert a != [sft(n) for n in range(100)]
+    key = lambda row: json.dumps(row)  # noqa: E731
+    assert sorted(a, key=key) == sorted((sft(n) for n in range(100)), key=key)
+    run(path, tmp_path / "d", shuffle=True, seed=1, max_rows=10)
+    assert read(tmp_path / "d" / "train.jsonl") == a[:10]
+    found = json.loads((tmp_path / "d" / "dataset.json").read_text())
+    content = (tmp_path / "d" / "train.jsonl").read_bytes()
+    assert found["train"]["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["no rows"]),
+        (b"\n\n", ["no rows"]),
+        (lines([sft(1)]) + b'\n{"messages": [\n', ["line 3", "not a JSON object"]),
+        (lines([sft(1)]) + b"[1]\n", ["line 2", "not list"]),
+        (lines([sft(1)]) + b'{"prompt": "q", "completion": "a"}\n', ["line 2", "mixed shapes"]),
+        (lines([{"prompt": "q", "completion": "a"}, {"prompt": 3, "completion": "a"}]),
+         ["line 2", "prompt is a number, not text"]),
+        (lines([sft(1), {"messages": "q"}]), ["line 2", "messages is text, not messages"]),
+        (lines([sft(1), {"messages": ["q"]}]), ["line 2", "a list, not messages"]),
+        (lines([{"promt": "q", "completion": "a"}]),
+         ["promt, completion are of no known shape", "--columns prompt=promt"]),
+        (lines([{"prompt": "q", "completion": "a", "label": True}]), ["KTO"]),
+        (b'{"prompt": "\xff", "completion": "a"}\n', ["line 1", "not UTF-8"]),
+        (lines([{"prompt": "q", "completion": "a"}] * 300)
+         + b'{"prompt": "\xff", "completion": "a"}\n',
+         ["line 301", "not UTF-8"]),
+        ('{"prompt": "q"}'.encode("utf-16"), ["UTF-16"]),
+        (b'{"prompt": "\\ud800", "completion": "a"}\n', ["line 1", "half a character"]),
+        (lines([preferred(1), preferred(2) | {"rejected": preferred(2)["chosen"]}]),
+         ["line 2", "equals its rejected"]),
+        (lines([sft(1), {"messages": []}]), ["line 2", "empty"]),
+        (lines([{"prompt": "q", "completion": " \u3000\n"}]), ["line 1", "empty"]),
+        (lines([{"prompt": "q", "completion": None}, {"prompt": "q", "completion": "a"}]),
+         ["line 1", "empty"]),
+        (lines([{"messages": [turn("human", "q"), turn("assistant", "a")]}]), ["line 1", "a role"]),
+        (lines([{"messages": [turn("assistant", "q"), turn("user", "a")]}]), ["line 1", "(roles)"]),
+        (lines([{"messages": [turn("user", "q"), turn("user", "a"), turn("assistant", "a")]}]),
+         ["line 1", "same side twice"]),
+        (lines([{"messages": [turn("user", "q"), turn("system", "s"), turn("assistant", "a")]}]),
+         ["line 1", "(order)"]),
+        (lines([{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}]),
+         ["line 1", "image_url, not text"]),
+        (b'[{"prompt": "q", "completion": "a"}, {"prompt": ', ["row 2", "array"]),
+        (b'[{"prompt": "q", "completion": "a"}, 3]', ["row 2", "not int"]),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(tmp_path: Path, content: bytes, words: list[str]):
+    path = tmp_path / "rows.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        run(path, tmp_path / "out")
+    for word in (str(path), *words):
+        assert word in str(error.value)
+    assert error.value.hint or not content.strip() or content.startswith(b"[")
+
+
+def test_a_bad_line_is_named_wherever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(json_rows, "CHUNK_BYTES", 2_000)
+    path = tmp_path / "rows.jsonl"
+    good = lines([sft(n) for n in range(500)])
+    path.write_bytes(good + b"\n" + lines([sft(n) for n in range(500, 700)]) + b'{"messages": 1}\n')
+    with pytest.raises(DataError, match="line 702"):
+        run(path, tmp_path / "out")
+    path.write_bytes(good)
+    run(path, tmp_path / "out")
+    assert read(tmp_path / "out" / "train.jsonl") == [sft(n) for n in range(500)]
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow", "rows.jsonl.gz", "rows.jsonl.xz"])
+def test_a_file_that_is_cut_short(tmp_path: Path, name: str):
+    path = tmp_path / name
+    WRITERS[name](path, [sft(n) for n in range(2000)])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="cut short") as error:
+        run(path, tmp_path / "out")
+    assert str(path) in str(error.value)
+
+
+def test_csv_that_is_none(tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,completion\nq,a\nq,a,b\n")
+    with pytest.raises(DataError, match="Row #3"):
+        run(path, tmp_path / "out")
+    path.write_bytes(b"prompt,completion\nq,\xff\n")
+    with pytest.raises(DataError, match="UTF-8"):
+        run(path, tmp_path / "out")
+
+
+def test_a_missing_column_names_those_there_are(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines([{"instruction": "q", "outptu": "a"}]))
+    with pytest.raises(DataError) as error:
+        run(path, tmp_path / "out", format="alpaca")
+    for word in ("no column for output", "did you mean outptu?", "instruction, outptu"):
+        assert word in str(error.value)
+    with pytest.raises(DataError, match="did you mean outptu"):
+        run(path, tmp_path / "out", columns={"output": "output"})
+    with pytest.raises(SettingsError, match="did you mean output"):
+        run(path, tmp_path / "out", columns={"outptu": "outptu"})
+
+
+def test_a_split_without_evaluation_rows(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines([sft(1)]))
+    with pytest.raises(DataError, match="leaves no evaluation rows"):
+        run(path, tmp_path / "out", eval_fraction=1e-9)
+    with pytest.raises(DataError, match="no row is left to train on"):
+        run(path, tmp_path / "out", eval_fraction=0.999999)
+
+
+def test_policies(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines([sft(1), {"messages": [turn("user", "q")]}, sft(2), sft(1), sft(1)]))
+    with pytest.raises(DataError, match=r"line 2.*\n.*roles=drop"):
+        run(path, tmp_path / "out")
+    kept = run(path, tmp_path / "kept", "roles=drop")
+    assert kept.train.rows == 4
+    assert kept.findings.by_check["roles"].count == 1
+    duplicates = kept.findings.by_check["duplicates"]
+    assert (duplicates.count, duplicates.examples[1]) == (2, f"{path}, line 5, as row 1")
+    run(path, tmp_path / "dropped", "roles=drop", "duplicates=drop")
+    assert read(tmp_path / "dropped" / "train.jsonl") == [sft(1), sft(2)]
+    with pytest.raises(DataError, match="repeats an earlier row"):
+        run(path, tmp_path / "out", "roles=drop", "duplicates=error")
+    with pytest.raises(SettingsError, match="no check roels"):
+        run(path, tmp_path / "out", "roels=drop")
+    with pytest.raises(SettingsError, match="roles cannot be keep"):
+        run(path, tmp_path / "out", "roles=keep")
+
+
+def test_questions_on_both_sides_are_found(tmp_path: Path):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    (folder / "train.jsonl").write_bytes(lines([sft(1), sft(2)]))
+    other = {"messages": [sft(2)["messages"][0], turn("assistant", "other")]}
+    (folder / "eval.jsonl").write_bytes(lines([sft(3), other]))
+    found = run(folder, tmp_path / "kept").findings.by_check["overlap"]
+    assert found.examples == [f"{folder / 'eval.jsonl'}, line 2, as row 2"]
+    assert run(folder, tmp_path / "dropped", "overlap=drop").evaluation.rows == 1
+
+
+def test_a_broken_decoding_is_counted(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(
+        lines([sft(1), {"messages": [turn("user", "na\ufffdve"), turn("assistant", "a")]}])
+    )
+    assert run(path, tmp_path / "out").findings.by_check["encoding"].count == 1
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+ROLES = st.sampled_from(["user", "assistant", "system", "tool"])
+CONVERSATIONS = st.lists(st.fixed_dictionaries({"role": ROLES, "content": TEXTS}), max_size=4)
+ROWS = st.one_of(
+    st.lists(st.fixed_dictionaries({"messages": CONVERSATIONS}), min_size=1, max_size=8),
+    st.lists(
+        st.fixed_dictionaries({"instruction": TEXTS, "input": st.none() | TEXTS, "output": TEXTS}),
+        min_size=1,
+        max_size=8,
+    ),
+    st.lists(st.fixed_dictionaries({"text": TEXTS}), min_size=1, max_size=8),
+)
+DROP = ("empty=drop", "roles=drop", "order=drop")
+
+
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(rows=ROWS)
+def test_no_row_is_lost_or_invented_and_twice_is_once(tmp_path_factory, rows: list):
+    folder = tmp_path_factory.mktemp("property")
+    path = folder / "rows.jsonl"
+    # one row that is good, so that something is left
+    anchor = dict.fromkeys(rows[0], "x")
+    if "messages" in anchor:
+        anchor["messages"] = sft(1)["messages"]
+    rows.append(anchor)
+    path.write_bytes(lines(rows))
+    once = run(path, folder / "once", *DROP)
+    left_out = sum(
+        found.count
+        for name, found in once.findings.by_check.items()
+        if name in ("empty", "roles", "order")
+    )
+    assert once.rows == len(rows) == once.train.rows + left_out
+    twice = run(folder / "once" / "train.jsonl", folder / "twice")
+    assert twice.train.sha256 == once.train.sha256
+    for line in (folder / "once" / "train.jsonl").read_text("utf-8").split("\n")[:-1]:
+        assert json.dumps(json.loads(line), ensure_ascii=False) == line
+
+
+def test_arrow_types_of_other_writers_are_read(tmp_path: Path):
+    struct = pa.struct([("role", pa.large_string()), ("content", pa.large_string())])
+    rows = [sft(n) for n in range(3)]
+    for index, type_ in enumerate((pa.large_list(struct), pa.list_(struct))):
+        table = pa.table({"messages": pa.array([row["messages"] for row in rows], type_)})
+        pa.parquet.write_table(table, tmp_path / f"{index}.parquet")
+        run(tmp_path / f"{index}.parquet", tmp_path / f"out{index}")
+        assert read(tmp_path / f"out{index}" / "train.jsonl") == rows
+    columns = {
+        "prompt": pa.array(["q", "q"]).dictionary_encode(),
+        "completion": pa.array(["a", "b"]),
+    }
+    pa.parquet.write_table(pa.table(columns), tmp_path / "d.parquet")
+    assert run(tmp_path / "d.parquet", tmp_path / "d").train.rows == 2

@@ -1,0 +1,117 @@
+"""`train prepare`, as a shell sees it."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from entrypoint.cli import run
+from entrypoint.data import checks, names, shapes
+from tests.unit.data.sets import lines, sft, turn
+
+
+@pytest.fixture
+def base(tmp_path: Path, tiny_model: Path) -> list[str]:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines([sft(n) for n in range(60)]))
+    return [
+        "prepare",
+        "--data",
+        str(path),
+        "--model",
+        str(tiny_model),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+
+
+def test_names_are_those_that_do_something():
+    assert tuple(checks.CHECKS) == names.CHECKS
+    assert tuple(shapes.FORMATS) == names.FORMATS
+    assert tuple(shapes.PRESETS) == names.PRESETS
+
+
+def test_a_report(base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run([*base, "--preview", "1", "--policy", "duplicates=error"]) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "60 read, messages",
+        "trained ",
+        "packed ",
+        "█",
+        "-- row 1: ",
+        "<|im_end|>",
+        "folder",
+    ):
+        assert part in text
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "train.jsonl", "eval.jsonl", "dataset.json",
+    }  # fmt: skip
+
+
+def test_the_report_as_json(base: list[str], capsys: pytest.CaptureFixture[str]):
+    assert run([*base, "--json", "--eval-fraction", "0"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["train"]["rows"] == 60
+    assert found["tokens"].keys() == {
+        "max_seq_len", "sequences", "total", "trained", "trained_share", "median", "longest",
+        "histogram", "packed_sequences", "packing_efficiency", "padding_efficiency",
+    }  # fmt: skip
+    assert json.loads((Path(found.pop("folder")) / "dataset.json").read_text()) == found
+
+
+def test_standard_input(base: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    class Standard:
+        buffer = io.BytesIO(b"prompt\tcompletion\n" + b"".join(b"q%d\ta\n" % n for n in range(60)))
+
+    monkeypatch.setattr(sys, "stdin", Standard)
+    assert run([*base, "--data", "-", "--no-tokens", "--max-rows", "50"]) == 0
+    found = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert (found["format"], found["train"]["rows"]) == ("prompt-completion", 50)
+
+
+def test_colours_say_what_is_trained(tiny_model: Path):
+    from entrypoint.data.chat import Chat
+    from entrypoint.data.report import CUT, MASKED, TRAINED, coloured
+
+    chat = Chat(str(tiny_model))
+    (encoded,) = chat.encode([([turn("user", "q"), turn("assistant", "a")], None)])
+    text = coloured(encoded, chat, len(encoded.ids) - 1)
+    assert text.plain == encoded.text
+    assert [(text.plain[span.start : span.end], span.style) for span in text.spans] == [
+        ("<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", MASKED),
+        ("a<|im_end|>", TRAINED),
+        ("\n", CUT),
+    ]
+
+
+def test_leakage_of_the_built_in_task(base: list[str], tmp_path: Path):
+    from entrypoint.data.source import EMBEDDED_FOLDER
+
+    arguments = [*base, "--no-tokens", "--check-leakage", "embedded", "--eval-fraction", "0"]
+    assert run([*arguments, "--data", str(EMBEDDED_FOLDER / "eval.jsonl")]) == 0
+    found = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert found["checks"]["leakage"]["rows"] == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["--format", "nothing"], 2, "alpaca"),
+        (["--columns", "prompt"], 2, "FIELD=COLUMN"),
+        (["--eval-fraction", "1"], 2, "--eval-fraction"),
+        (["--policy", "nothing=drop"], 3, "no check nothing"),
+        (["--preset", "truthy-dpo"], 3, "names the data itself"),
+        (["--split", "train"], 3, "has no splits"),
+        (["--no-tokens", "--preview", "1"], 3, "--no-tokens"),
+        (["--format", "alpaca"], 4, "no column for instruction"),
+        (["--max-seq-len", "3"], 4, "no token to learn from"),
+    ],
+)
+def test_what_is_refused(
+    base: list[str], capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, word: str
+):
+    assert run([*base, *arguments]) == code
+    assert word in capsys.readouterr().err
