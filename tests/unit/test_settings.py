@@ -12,11 +12,12 @@ from entrypoint.errors import SettingsError
 from entrypoint.settings import Settings
 
 COMMAND_LINE_ONLY = {"objective"}
+PARENT = click.Context(train, **train.context_settings)
 
 
 def parsed(*arguments: str) -> dict[str, Any]:
     """What `train sft` makes of arguments; as a command of its group, which click remembers."""
-    return sft.make_context("sft", list(arguments), parent=click.Context(train)).params
+    return sft.make_context("sft", list(arguments), parent=PARENT).params
 
 
 @pytest.mark.parametrize(
