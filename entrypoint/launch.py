@@ -23,7 +23,8 @@ from entrypoint.run_folder import RunFolder
 GIB = 1024**3
 OUTPUT_OPTION = "--output or TRAIN_OUTPUT"
 OUT_OF_MEMORY = ("CUDA out of memory", "OutOfMemoryError", "DefaultCPUAllocator: not enough memory")
-SIGKILL_EXIT = -9
+SIGKILL_EXITS = (-9, 137)
+"""Of a process, and of torchrun when one of its processes was killed."""
 
 
 def check_output(folder: RunFolder, needed_bytes: int, *, resumes: bool = False) -> None:
@@ -113,7 +114,7 @@ def train(plan: Plan, command: Command, environ: Mapping[str, str], terminal: IO
         return
     if ended.code in set(ExitCode) - {ExitCode.BUG}:
         raise ChildError(ended.code, "training ended with the error above", where=log)
-    if ended.code == SIGKILL_EXIT or any(sign in ended.tail for sign in OUT_OF_MEMORY):
+    if ended.code in SIGKILL_EXITS or any(sign in ended.tail for sign in OUT_OF_MEMORY):
         hint = (
             "memory ran out, most likely: lower --batch-size or --max-seq-len, or use --method lora"
         )
@@ -125,7 +126,7 @@ def train(plan: Plan, command: Command, environ: Mapping[str, str], terminal: IO
 def _interrupted(plan: Plan, code: int, number: int) -> Interrupted:
     """What a signal has left: says whether there is something to go on from."""
     saved = any(plan.folder.checkpoints.glob("step_*"))
-    if code == SIGKILL_EXIT:
+    if code in SIGKILL_EXITS:
         what = f"training did not end within {plan.settings.grace} s of the signal and was killed"
         what += "; the checkpoint before is kept" if saved else ""
     else:

@@ -119,7 +119,7 @@ def score(request: Request, environ: Mapping[str, str], log: Path) -> Evaluation
     ended = process.run(command, environ, log, sys.stdout)
     if ended.signal_received is not None:
         raise Interrupted(ended.signal_received, "the evaluation was interrupted", where=str(log))
-    if ended.code == launch.SIGKILL_EXIT:
+    if ended.code in launch.SIGKILL_EXITS:
         raise DoesNotFitError(
             f"the evaluation of {request.label} was killed, most likely for want of memory",
             where=log,

@@ -1,11 +1,32 @@
 """`python -m entrypoint.tune run …`: torchtune's own command line, made importable first."""
 
+import sys
+
 from entrypoint import noise
 from entrypoint.tune import compat
+
+
+def main() -> None:
+    """Run it, and end with the exit code of the process that failed first.
+
+    torchrun, which starts several, ends with a traceback of its own and with 1 whatever happened.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torchtune._cli.tune import main as tune
+
+    try:
+        tune()
+    except SignalException as stopped:
+        sys.exit(128 + stopped.sigval)
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        print(f"rank {rank} failed first, with exit code {failure.exitcode}", file=sys.stderr)
+        # a signal's number is negative there
+        sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
+
 
 if __name__ == "__main__":
     noise.silence()
     compat.apply()
-    from torchtune._cli.tune import main
-
     main()

@@ -1,5 +1,6 @@
 """Several processes of one job: one download, one fate."""
 
+import os
 import signal
 import socket
 import time
@@ -186,3 +187,71 @@ def test_3_the_port_is_taken(job: Job):
     assert code == 3
     assert f"rank 0 cannot listen at port {job.port}" in said
     assert "MASTER_PORT" in said
+
+
+def small_run(model: Path, rows: Path, *more: object) -> tuple[object, ...]:
+    return (
+        "sft", "--model", model, "--data", rows, "--max-seq-len", 128, "--batch-size", 2,
+        "--output", "run", *more,
+    )  # fmt: skip
+
+
+def test_several_processes_train(tiny_model: Path, rows: Path, job: Job):
+    started = job.train(*small_run(tiny_model, rows, "--nproc-per-node", 2))
+    code, said = ended(started)
+    assert code == 0, said
+    assert "steps   3 of 4 rows" in said
+    assert "2 processes" in said
+    assert list((job.folder / "run" / "final").glob("*.safetensors"))
+
+
+def test_processes_that_torchrun_started_train_together(tiny_model: Path, rows: Path, job: Job):
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    code, said = ended(job.start(*torchrun, "-m", "entrypoint", *small_run(tiny_model, rows)))
+    assert code == 0, said
+    assert said.count("steps   3 of 4 rows") == 1
+    steps = (job.folder / "run" / "logs" / "metrics.jsonl").read_text().splitlines()
+    assert len(steps) == 3
+
+
+def test_143_a_signal_to_several_processes_saves_a_checkpoint(
+    tiny_model: Path, rows: Path, job: Job
+):
+    started = job.train(
+        *small_run(tiny_model, rows, "--nproc-per-node", 2, "--epochs", 2000, "--grace", 120)
+    )
+    metrics = job.folder / "run" / "logs" / "metrics.jsonl"
+    wait_for(lambda: metrics.is_file() and metrics.read_text().count("\n") > 2)
+    started.send_signal(signal.SIGTERM)
+    code, said = ended(started)
+    assert code == 143, said
+    assert "Traceback" not in said
+    assert "a checkpoint is saved" in said
+    assert len(list((job.folder / "run" / "checkpoints").glob("step_*"))) == 1
+
+
+def test_7_one_of_several_processes_dies(tiny_model: Path, rows: Path, job: Job):
+    started = job.train(*small_run(tiny_model, rows, "--nproc-per-node", 2, "--epochs", 2000))
+    metrics = job.folder / "run" / "logs" / "metrics.jsonl"
+    wait_for(lambda: metrics.is_file() and metrics.read_text().count("\n") > 2)
+    os.kill(worker_of(started.pid, rank=1), signal.SIGKILL)
+    killed = time.monotonic()
+    code, said = ended(started)
+    assert time.monotonic() - killed < 60
+    assert code == 7, said
+    assert "rank 1 failed first, with exit code -9" in said
+    assert "memory ran out, most likely" in said
+
+
+def worker_of(pid: int, rank: int) -> int:
+    """The training process with that rank among the descendants of a process."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        try:
+            variables = Path(f"/proc/{child}/environ").read_text().split("\0")
+        except OSError:
+            continue
+        if f"RANK={rank}" in variables:
+            return int(child)
+        if found := worker_of(int(child), rank):
+            return found
+    return 0
