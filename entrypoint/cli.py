@@ -1,6 +1,7 @@
 """`train`: the commands, and the one place where errors become exit codes."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ import click
 
 from entrypoint import noise
 from entrypoint.commands import evaluate, models, prepare, quantize, sft
-from entrypoint.errors import ExitCode, TrainError
+from entrypoint.errors import ExitCode, Interrupted, TrainError
 
 BUG = "This is a bug in Tunecask. Run `train --debug …` and report what it prints."
 
@@ -38,7 +39,12 @@ train.add_command(prepare.prepare)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `train` and exit with the code that errors.ExitCode documents."""
+    signal.signal(signal.SIGTERM, _terminated)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _terminated(number: int, _: object) -> None:
+    raise Interrupted(number, "interrupted")
 
 
 def run(arguments: Sequence[str]) -> int:

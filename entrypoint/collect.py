@@ -26,7 +26,7 @@ class TrainingMetrics:
 
 
 def collect(plan: Plan) -> TrainingMetrics:
-    """Move the last epoch's checkpoint to final/ and adapter/ and read the metrics.
+    """Move what the recipe has saved in the end to final/ and adapter/, and read the metrics.
 
     The two are kept apart: transformers would load an adapter that lies beside merged weights on
     top of them.
@@ -38,24 +38,19 @@ def collect(plan: Plan) -> TrainingMetrics:
     epoch_folder = plan.folder.checkpoints / f"epoch_{plan.epochs - 1}"
     if not epoch_folder.is_dir():
         raise TrainingError(
-            "training ended without a checkpoint",
+            "training ended without a model",
             where=plan.folder.checkpoints,
             hint="a recipe of one's own must save to model_output_dir",
         )
-    for folder in plan.folder.checkpoints.glob("epoch_*"):
-        if (folder / ADAPTER_FILES[0]).exists():
-            _separate_adapter(folder, plan.model.folder)
-        _state_dtype(folder / "config.json", plan.world.dtype)
-        share(folder)
-    if (epoch_folder / "adapter").is_dir():
+    if (epoch_folder / ADAPTER_FILES[0]).exists():
         # torchtune's second copy of the same adapter, for its own resume; training is over
         (epoch_folder / TORCHTUNE_ADAPTER).unlink(missing_ok=True)
-        (epoch_folder / "adapter").rename(plan.folder.adapter)
+        _separate_adapter(epoch_folder, plan)
+    _state_dtype(epoch_folder / "config.json", plan.world.dtype)
+    share(epoch_folder)
     epoch_folder.rename(plan.folder.final)
     # torchtune's loggers write the recipe once more
     (plan.folder.checkpoints / "torchtune_config.yaml").unlink(missing_ok=True)
-    if not any(plan.folder.checkpoints.iterdir()):
-        plan.folder.checkpoints.rmdir()
     return metrics
 
 
@@ -87,17 +82,17 @@ def read_metrics(path: Path) -> TrainingMetrics:
     )
 
 
-def _separate_adapter(epoch_folder: Path, base: Path) -> None:
-    """Move the adapter of an epoch into a PEFT folder of its own inside it."""
+def _separate_adapter(epoch_folder: Path, plan: Plan) -> None:
+    """Move the adapter that lies beside the merged weights into a PEFT folder of its own."""
     scratch = epoch_folder / ".adapter.partial"
     scratch.mkdir()
     for name in ADAPTER_FILES:
         (epoch_folder / name).rename(scratch / name)
     config = json.loads((scratch / ADAPTER_FILES[0]).read_text("utf-8"))
-    config |= {"base_model_name_or_path": str(base), "task_type": "CAUSAL_LM"}
+    config |= {"base_model_name_or_path": str(plan.model.folder), "task_type": "CAUSAL_LM"}
     write_json(scratch / ADAPTER_FILES[0], config)
     share(scratch)
-    scratch.rename(epoch_folder / "adapter")
+    scratch.rename(plan.folder.adapter)
 
 
 def _state_dtype(config_path: Path, dtype: str) -> None:

@@ -3,7 +3,8 @@
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from entrypoint.evaluation.request import Request
 from entrypoint.plan import Plan
@@ -44,18 +45,34 @@ class Command:
         return " ".join((*assignments, shlex.join(self.argv)))
 
 
-def tune_command(plan: Plan, environ: Mapping[str, str]) -> Command:
-    """`tune run` of the plan's recipe with the rendered file of its run folder."""
-    return _python(
-        "entrypoint.tune", "run", plan.recipe, "--config", str(plan.folder.recipe), environ=environ
-    )
+def tune_command(plan: Plan, environ: Mapping[str, str], allocator: Path | None = None) -> Command:
+    """`tune run` of the plan's recipe with the rendered file of its run folder.
+
+    Args:
+        allocator: library to preload, if there is one.
+    """
+    world = plan.world
+    several = ("--nproc_per_node", str(world.processes)) if world.processes > 1 else ()
+    arguments = ("run", *several, plan.recipe, "--config", str(plan.folder.recipe))
+    command = _python("entrypoint.tune", *arguments, environ=environ, allocator=allocator)
+    if several and "OMP_NUM_THREADS" not in environ:
+        # torchrun would give each process one thread
+        threads = str(max(world.cores // world.processes, 1))
+        command = replace(command, environment={**command.environment, "OMP_NUM_THREADS": threads})
+    return command
 
 
-def evaluation_command(request: Request, environ: Mapping[str, str]) -> Command:
-    """The process that scores one checkpoint."""
-    return _python("entrypoint.evaluation", request.to_json(), environ=environ)
+def evaluation_command(
+    request: Request, environ: Mapping[str, str], allocator: Path | None = None
+) -> Command:
+    """The process that scores one checkpoint; `allocator` as for training."""
+    module = "entrypoint.evaluation"
+    return _python(module, request.to_json(), environ=environ, allocator=allocator)
 
 
-def _python(module: str, *arguments: str, environ: Mapping[str, str]) -> Command:
-    added = {name: value for name, value in CHILD_ENVIRONMENT.items() if name not in environ}
+def _python(
+    module: str, *arguments: str, environ: Mapping[str, str], allocator: Path | None
+) -> Command:
+    wanted = {**CHILD_ENVIRONMENT, **({"LD_PRELOAD": str(allocator)} if allocator else {})}
+    added = {name: value for name, value in wanted.items() if name not in environ}
     return Command(argv=(sys.executable, "-m", module, *arguments), environment=added)

@@ -8,7 +8,14 @@ from typing import IO, Any
 
 from entrypoint import process
 from entrypoint.command import Command
-from entrypoint.errors import DoesNotFitError, Interrupted, SettingsError, TrainingError
+from entrypoint.errors import (
+    ChildError,
+    DoesNotFitError,
+    ExitCode,
+    Interrupted,
+    SettingsError,
+    TrainingError,
+)
 from entrypoint.files import write_json, write_text
 from entrypoint.plan import Plan
 from entrypoint.run_folder import RunFolder
@@ -19,20 +26,31 @@ OUT_OF_MEMORY = ("CUDA out of memory", "OutOfMemoryError", "DefaultCPUAllocator:
 SIGKILL_EXIT = -9
 
 
-def check_output(folder: RunFolder, needed_bytes: int) -> None:
+def check_output(folder: RunFolder, needed_bytes: int, *, resumes: bool = False) -> None:
     """Make sure that the run folder is free, writable and on a disk with room; writes nothing.
+
+    Args:
+        resumes: whether a run that has not ended may be there already.
 
     Raises:
         SettingsError: the folder holds something already, or cannot be written.
         DoesNotFitError: the disk has too little room.
     """
     root = folder.root
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if resumes and folder.result.exists():
+        raise SettingsError(
+            f"the run in {root} has ended; there is nothing to resume",
+            where=OUTPUT_OPTION,
+            hint="leave --resume out and give a folder that does not exist yet",
+        )
+    unfinished = resumes and folder.recipe.exists()
+    if root.exists() and not unfinished and (not root.is_dir() or any(root.iterdir())):
         kind = "already holds a run" if folder.recipe.exists() else "exists and is not empty"
         raise SettingsError(
             f"the output folder {root} {kind}",
             where=OUTPUT_OPTION,
-            hint="give a folder that does not exist yet",
+            hint="give a folder that does not exist yet"
+            + ("" if resumes or not folder.recipe.exists() else ", or go on with --resume auto"),
         )
     check_room(root, needed_bytes)
 
@@ -61,11 +79,15 @@ def check_room(path: Path, needed_bytes: int) -> None:
 def write_inputs(plan: Plan, recipe: str, command: Command, manifest: Mapping[str, Any]) -> None:
     """Create the run folder with everything that the run is made from.
 
+    What an interrupted run has made after its training is removed: it is made again.
+
     Raises:
         SettingsError: the folder cannot be written.
     """
     try:
         plan.folder.root.mkdir(parents=True, exist_ok=True)
+        for folder in (*plan.folder.results, *plan.folder.checkpoints.glob("epoch_*")):
+            shutil.rmtree(folder, ignore_errors=True)
         write_text(plan.folder.recipe, recipe)
         write_text(plan.folder.command, f"{command}\n")
         write_json(plan.folder.manifest, manifest)
@@ -80,18 +102,17 @@ def train(plan: Plan, command: Command, environ: Mapping[str, str], terminal: IO
 
     Raises:
         Interrupted: a signal came.
+        ChildError: the recipe has said what is wrong and ended with one of our exit codes.
         TrainingError: the process failed for another reason.
     """
     log = plan.folder.logs / "train.log"
-    ended = process.run(command, environ, log, terminal)
+    ended = process.run(command, environ, log, terminal, grace=plan.settings.grace)
     if ended.signal_received is not None:
-        raise Interrupted(
-            ended.signal_received,
-            "training was interrupted; what the last whole epoch left is kept",
-            where=str(plan.folder.checkpoints),
-        )
+        raise _interrupted(plan, ended.code, ended.signal_received)
     if ended.code == 0:
         return
+    if ended.code in set(ExitCode) - {ExitCode.BUG}:
+        raise ChildError(ended.code, "training ended with the error above", where=log)
     if ended.code == SIGKILL_EXIT or any(sign in ended.tail for sign in OUT_OF_MEMORY):
         hint = (
             "memory ran out, most likely: lower --batch-size or --max-seq-len, or use --method lora"
@@ -99,3 +120,20 @@ def train(plan: Plan, command: Command, environ: Mapping[str, str], terminal: IO
     else:
         hint = "the last lines above say why; --debug shows our own part of it"
     raise TrainingError(f"training failed with exit code {ended.code}", where=log, hint=hint)
+
+
+def _interrupted(plan: Plan, code: int, number: int) -> Interrupted:
+    """What a signal has left: says whether there is something to go on from."""
+    saved = any(plan.folder.checkpoints.glob("step_*"))
+    if code == SIGKILL_EXIT:
+        what = f"training did not end within {plan.settings.grace} s of the signal and was killed"
+        what += "; the checkpoint before is kept" if saved else ""
+    else:
+        what = "training was interrupted; "
+        what += "a checkpoint is saved" if saved else "there was nothing to save yet"
+    return Interrupted(
+        number,
+        what,
+        where=str(plan.folder.checkpoints),
+        hint=f"the same command with --output {plan.folder.root} --resume auto goes on",
+    )

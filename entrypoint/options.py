@@ -7,7 +7,6 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from entrypoint.data.names import CHECKS, FORMATS, PRESETS
 from entrypoint.settings import EMBEDDED, Device, Dtype, Method, Settings, Step
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,23 +64,6 @@ class Override(click.ParamType[str, Any]):
         return shlex.split(rv)
 
 
-class Columns(click.ParamType[dict[str, str], Any]):
-    """`field=column,field=column`."""
-
-    name = "columns"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, str]:
-        if isinstance(value, dict):
-            return value
-        pairs = [item.partition("=") for item in str(value).split(",") if item.strip()]
-        for field, equals, column in pairs:
-            if not (field.strip() and equals and column.strip()):
-                self.fail(f"{field!r} has no column: write FIELD=COLUMN,…", param, ctx)
-        return {field.strip(): column.strip() for field, _, column in pairs}
-
-
 model = option(
     "--model",
     default=EMBEDDED,
@@ -132,13 +114,56 @@ batch_size = option(
     type=POSITIVE,
     default=DEFAULTS["batch_size"],
     show_default=True,
-    help="Rows per step.",
+    help="Rows per step of each process.",
 )
 lr = option(
     "--lr",
     type=float,
     metavar="RATE",
     help="Peak learning rate.  [default: by method and model size]",
+)
+save_every = option(
+    "--save-every",
+    type=POSITIVE,
+    default=DEFAULTS["save_every"],
+    show_default=True,
+    metavar="STEPS",
+    help="How often a checkpoint is saved; one more is in the end.",
+)
+keep = option(
+    "--keep",
+    type=POSITIVE,
+    default=DEFAULTS["keep"],
+    show_default=True,
+    metavar="COUNT",
+    help="How many of the newest checkpoints are kept, beside the best by validation.",
+)
+grace = option(
+    "--grace",
+    type=POSITIVE,
+    default=DEFAULTS["grace"],
+    show_default=True,
+    metavar="SECONDS",
+    help="Time to save a checkpoint after Ctrl-C or SIGTERM.",
+)
+resume = option(
+    "--resume",
+    metavar="auto|PATH",
+    help="Go on from the newest whole checkpoint in --output, or from nothing if there is none; "
+    "or from that checkpoint, or that run folder's newest.",
+)
+eval_every = option(
+    "--eval-every",
+    type=POSITIVE,
+    metavar="STEPS",
+    help="How often the loss on eval.jsonl is computed.  [default: never]",
+)
+early_stop = option(
+    "--early-stop",
+    type=POSITIVE,
+    metavar="COUNT",
+    help="End after so many validation losses in a row that are not the lowest, and take the "
+    "model that had it.",
 )
 max_seq_len = option(
     "--max-seq-len",
@@ -199,68 +224,15 @@ dtype = option(
     show_default=True,
     help="Number format; auto takes bf16 where the hardware multiplies it.",
 )
+nproc_per_node = option(
+    "--nproc-per-node",
+    type=POSITIVE,
+    metavar="N",
+    help="Train in so many processes, each with a device of its own.  [default: one for each GPU]",
+)
 limit = option(
     "--limit", type=POSITIVE, metavar="ROWS", help="Evaluate at most so many rows per task."
 )
 dry_run = option(
     "--dry-run", is_flag=True, help="Print plan, recipe and command; write and start nothing."
 )
-preset = option(
-    "--preset",
-    type=click.Choice(PRESETS),
-    help="A published data set with its columns, instead of --data.",
-)
-split = option(
-    "--split", metavar="SPLIT", help="Of a data set of the hub: train, or a slice, train[:10%]."
-)
-row_format = option(
-    "--format", type=click.Choice(FORMATS), help="The shape of rows.  [default: found by itself]"
-)
-columns = option(
-    "--columns",
-    type=Columns(),
-    default="",
-    metavar="FIELD=COLUMN,…",
-    help="Which column holds what: instruction=question,output=reply.",
-)
-eval_fraction = option(
-    "--eval-fraction",
-    type=click.FloatRange(min=0, max=1, max_open=True),
-    metavar="SHARE",
-    help="Rows to hold out.  [default: 0.1; none where the source has its own]",
-)
-max_rows = option("--max-rows", type=POSITIVE, help="At most so many training rows.")
-shuffle = option("--shuffle", is_flag=True, help="Write training rows in random order.")
-policy = option(
-    "--policy",
-    "policies",
-    multiple=True,
-    type=Override(),
-    metavar="CHECK=POLICY",
-    help=f"error, drop or keep, for a check: {', '.join(CHECKS)}. Repeatable.",
-)
-prepare_output = option(
-    "--output",
-    command="prepare",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="The folder to write; must not exist.  [default: outputs/prepare-<name>-<time>]",
-)
-no_tokens = option("--no-tokens", is_flag=True, help="Count no tokens; --model is not needed then.")
-preview = option(
-    "--preview", type=click.IntRange(min=0), default=0, metavar="N",
-    help="Show the tokens of N rows in colour, by what is trained.",
-)  # fmt: skip
-near_duplicates = option(
-    "--near-duplicates",
-    type=click.FloatRange(min=0, max=1, min_open=True),
-    metavar="SIMILARITY",
-    help="Also look for rows that share so much (0.8) of their words' runs.",
-)
-check_leakage = option(
-    "--check-leakage",
-    type=CommaList(),
-    default="",
-    help="Also look for text of these lm-eval tasks in the rows.",
-)
-as_json = option("--json", "as_json", is_flag=True, help="Print JSON.")

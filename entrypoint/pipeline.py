@@ -3,13 +3,12 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
-from entrypoint import collect, launch, manifest, process, templates, topology
+from entrypoint import allocator, collect, launch, manifest, process, templates, topology
 from entrypoint.command import Command, evaluation_command, tune_command
 from entrypoint.comparison import show
 from entrypoint.data import dataset as datasets
@@ -18,13 +17,16 @@ from entrypoint.evaluation.request import EMBEDDED_TASK, Evaluation, Request, re
 from entrypoint.models import source as model_source
 from entrypoint.models.checkpoint import locate
 from entrypoint.models.source import short_name
+from entrypoint.models.tokenizers import CONVERT, FAST
 from entrypoint.plan import OPTION_OF_KEY, Plan, decided, make_plan
 from entrypoint.preparation import check_rows
 from entrypoint.quantization import METHODS, check, check_sizes, quantize, size_bytes
 from entrypoint.render import check_agreement, render
+from entrypoint.run_folder import default_output
 from entrypoint.settings import EMBEDDED, Device, Dtype, QuantizationMethod, Settings
+from entrypoint.topology import Start
 
-OUTPUTS = Path("outputs")
+ALONE = Start()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,12 +38,19 @@ class Prepared:
     command: Command
 
 
-def prepare(settings: Settings, environ: Mapping[str, str]) -> Prepared:
+def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE) -> Prepared:
     """Decide everything and check that it can start; a dry run writes nothing."""
-    world = topology.detect(settings.device, settings.dtype, environ)
+    machine = topology.detect(settings.device, settings.dtype)
+    world = topology.trained_by(machine, start, settings.nproc_per_node)
     check_tasks(settings)
     dataset = datasets.load(settings.data, environ, dry=settings.dry_run)
     model = model_source.load(settings.model, environ, dry=settings.dry_run)
+    if "eval" in settings.then and model.native_tokenizer:
+        raise SettingsError(
+            f"the model has no {FAST}, so evaluation has no chat template to apply",
+            where="--then eval",
+            hint=CONVERT,
+        )
     if "quantize" in settings.then and model.folder.is_dir():
         check_sizes(model.folder)
     template = settings.recipe or templates.shipped(settings.objective, settings.method)
@@ -59,15 +68,19 @@ def prepare(settings: Settings, environ: Mapping[str, str]) -> Prepared:
         templates.read(template), plan.variables, settings.overrides, name=str(template)
     )
     check_agreement(recipe, decided(plan), OPTION_OF_KEY, name=f"{template} with --set")
-    command = tune_command(plan, environ)
-    launch.check_output(plan.folder, plan.disk_bytes)
+    command = tune_command(plan, environ, allocator.find())
+    launch.check_output(plan.folder, plan.disk_bytes, resumes=settings.resume is not None)
     return Prepared(plan=plan, recipe=recipe, command=command)
 
 
-def fine_tune(settings: Settings, environ: Mapping[str, str]) -> None:
-    """`train sft`: plan, train, and what --then asks for."""
+def fine_tune(settings: Settings, environ: Mapping[str, str], start: Start = ALONE) -> None:
+    """`train sft`: plan, train, and what --then asks for.
+
+    Args:
+        start: how many processes of `train` there are; this is the one that does the work.
+    """
     console = Console(highlight=False, soft_wrap=True)
-    prepared = prepare(settings, environ)
+    prepared = prepare(settings, environ, start)
     show_plan(prepared.plan, console)
     if settings.dry_run:
         console.print(f"\n# {prepared.plan.folder.recipe}\n{prepared.recipe}", markup=False)
@@ -142,7 +155,7 @@ def evaluate_one(
 ) -> None:
     """`train eval`: score one checkpoint."""
     console = Console(highlight=False, soft_wrap=True)
-    world = topology.detect(device, dtype, environ)
+    world = topology.detect(device, dtype)
     checkpoint = locate(reference, environ)
     name = label or checkpoint.label
     if Path(name).name != name:
@@ -182,7 +195,7 @@ def quantize_one(
 ) -> None:
     """`train quantize`: write a quantized copy of one checkpoint."""
     console = Console(highlight=False, soft_wrap=True)
-    world = topology.detect(device, dtype, environ)
+    world = topology.detect(device, dtype)
     checkpoint = locate(reference, environ)
     if output is None:
         run = checkpoint.run
@@ -248,7 +261,8 @@ def score(request: Request, environ: Mapping[str, str], log: Path) -> Evaluation
         ChildError: it failed; it has printed why.
         Interrupted: a signal came.
     """
-    ended = process.run(evaluation_command(request, environ), environ, log, sys.stdout)
+    command = evaluation_command(request, environ, allocator.find())
+    ended = process.run(command, environ, log, sys.stdout)
     if ended.signal_received is not None:
         raise Interrupted(ended.signal_received, "the evaluation was interrupted", where=str(log))
     if ended.code == launch.SIGKILL_EXIT:
@@ -269,9 +283,10 @@ def show_plan(plan: Plan, console: Console) -> None:
         f"{plan.model.folder}",
         "data": f"{plan.dataset.reference}: {plan.dataset.train.rows:,} rows",
         "method": f"{settings.method}, learning rate {plan.variables['lr']:g}",
-        "steps": f"{plan.steps} of {settings.batch_size} rows, "
+        "steps": f"{plan.steps} of {settings.batch_size * world.processes} rows, "
         f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''}",
-        "world": f"{world.device}, {world.dtype}, {world.cores} CPU cores",
+        "world": f"{world.device}, {world.dtype}, {world.cores} CPU cores"
+        + (f", {world.processes} processes" if world.processes > 1 else ""),
         "output": f"{plan.folder.root} (up to {plan.disk_bytes / launch.GIB:.1f} GiB)",
     }
     for name, value in rows.items():
@@ -280,8 +295,3 @@ def show_plan(plan: Plan, console: Console) -> None:
 
 def step(console: Console, title: str) -> None:
     console.print(f"\n== {title}", markup=False)
-
-
-def default_output(kind: str, name: str) -> Path:
-    """A folder under outputs/ that says what and when."""
-    return OUTPUTS / f"{kind}-{Path(name).name}-{datetime.now():%Y%m%d-%H%M%S}"

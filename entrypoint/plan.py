@@ -8,6 +8,7 @@ from typing import Any
 from entrypoint.data.dataset import Dataset
 from entrypoint.errors import DataError, SettingsError
 from entrypoint.models.card import BYTES_PER_ELEMENT, Model
+from entrypoint.models.tokenizers import NATIVE
 from entrypoint.run_folder import RunFolder
 from entrypoint.settings import EMBEDDED, Method, Settings
 from entrypoint.topology import World
@@ -16,11 +17,8 @@ EMBEDDED_STEPS = 72
 """Optimizer steps on the built-in data unless --max-steps or --epochs says otherwise: enough to
 learn its task, and minutes instead of a quarter of an hour on two CPU cores."""
 
-RECIPES: dict[Method, str] = {
-    "lora": "lora_finetune_single_device",
-    "full": "full_finetune_single_device",
-}
-"""torchtune's recipe for each method."""
+RECIPE = "entrypoint.tune.recipe"
+"""What `tune run` runs."""
 
 PEAK_LR: dict[Method, float] = {"lora": 2e-3, "full": 1e-4}
 """Peak learning rates at 135 million parameters; see `default_lr`."""
@@ -30,6 +28,12 @@ OPTION_OF_KEY = {
     "max_steps_per_epoch": "--max-steps",
     "batch_size": "--batch-size",
     "optimizer.lr": "--lr",
+    "save_every_n_steps": "--save-every",
+    "keep_checkpoints": "--keep",
+    "resume": "--resume",
+    "validation.every_n_steps": "--eval-every",
+    "validation.early_stop": "--early-stop",
+    "validation.dataset.data_files": "--data",
     "seed": "--seed",
     "device": "--device",
     "dtype": "--dtype",
@@ -60,7 +64,7 @@ class Plan:
     dataset: Dataset
     folder: RunFolder
     recipe: str
-    """torchtune's name of the recipe that runs."""
+    """Name of the recipe that runs, for `tune run`."""
     template: Path
     epochs: int
     steps_per_epoch: int
@@ -94,7 +98,8 @@ def make_plan(
 
     Raises:
         DataError: fewer rows than one batch.
-        SettingsError: a sequence length that the model does not have.
+        SettingsError: a sequence length that the model does not have, or validation without
+            held-out rows.
     """
     max_seq_len = settings.max_seq_len or min(LONGEST_ROW, model.context)
     if max_seq_len > model.context:
@@ -104,7 +109,13 @@ def make_plan(
             where="--max-seq-len or TRAIN_MAX_SEQ_LEN",
             hint="leave it out to take the model's own",
         )
-    epochs, steps_per_epoch = schedule(settings, dataset)
+    if settings.eval_every and dataset.evaluation is None:
+        raise SettingsError(
+            "there are no held-out rows to compute a validation loss on",
+            where="--eval-every or TRAIN_EVAL_EVERY",
+            hint="give --data a folder with train.jsonl and eval.jsonl",
+        )
+    epochs, steps_per_epoch = schedule(settings, dataset, world.processes)
     folder = RunFolder(root=root)
     metric_logger = "WandBLogger" if wandb else "DiskLogger"
     lora = {
@@ -131,8 +142,17 @@ def make_plan(
             **(lora if settings.method == "lora" else {}),
         },
         "model_type": model.model_type,
+        "tokenizer": {**tokenizer(model), "max_seq_len": max_seq_len},
         "checkpoint_files": list(model.shards),
         "max_seq_len": max_seq_len,
+        # a window holds the longest row there can be
+        "packing_window": max_seq_len,
+        "save_every": settings.save_every,
+        "keep": settings.keep,
+        "resume": resumed(settings),
+        "eval_path": str(dataset.evaluation.path) if dataset.evaluation else None,
+        "eval_every": settings.eval_every,
+        "early_stop": settings.early_stop,
         "epochs": epochs,
         "max_steps_per_epoch": steps_per_epoch,
         "warmup_steps": warmup(epochs * steps_per_epoch),
@@ -148,27 +168,28 @@ def make_plan(
         model=model,
         dataset=dataset,
         folder=folder,
-        recipe=RECIPES[settings.method],
+        recipe=RECIPE,
         template=template,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
-        disk_bytes=disk_bytes(settings, model, world, epochs),
+        disk_bytes=disk_bytes(settings, model, world, epochs * steps_per_epoch),
         metric_logger=metric_logger,
         variables=variables,
     )
 
 
-def schedule(settings: Settings, dataset: Dataset) -> tuple[int, int]:
+def schedule(settings: Settings, dataset: Dataset, processes: int = 1) -> tuple[int, int]:
     """Epochs and steps per epoch; their product is at most --max-steps.
 
-    Torchtune's recipes know a bound per epoch only, so a bound over all epochs that they do not
-    divide evenly is rounded down. The last, incomplete batch of an epoch is dropped, as the
+    A recipe knows a bound per epoch only, so a bound over all epochs that they do not divide
+    evenly is rounded down. The last, incomplete batch of an epoch is dropped, as torchtune's
     recipes do.
     """
-    whole_epoch = dataset.train.rows // settings.batch_size
+    rows_per_step = settings.batch_size * processes
+    whole_epoch = dataset.train.rows // rows_per_step
     if not whole_epoch:
         raise DataError(
-            f"{dataset.train.rows} rows do not fill one batch of {settings.batch_size}",
+            f"{dataset.train.rows} rows do not fill one batch of {rows_per_step}",
             where=dataset.train.path,
             hint="lower --batch-size or add rows",
         )
@@ -188,11 +209,28 @@ def decided(plan: Plan) -> dict[str, Any]:
         "optimizer.lr": "lr",
         "tokenizer.max_seq_len": "max_seq_len",
         "dataset.data_files": "train_path",
+        "save_every_n_steps": "save_every",
+        "keep_checkpoints": "keep",
+        "validation.every_n_steps": "eval_every",
+        "validation.early_stop": "early_stop",
+        "validation.dataset.data_files": "eval_path",
         "checkpointer.checkpoint_dir": "model_dir",
         "checkpointer.checkpoint_files": "checkpoint_files",
         "checkpointer.output_dir": "model_output_dir",
     }
     return {key: values[names.get(key, key)] for key in OPTION_OF_KEY}
+
+
+def tokenizer(model: Model) -> dict[str, str]:
+    """The recipe's tokenizer: the model's own chat template, or torchtune's way of writing."""
+    if model.native_tokenizer is None:
+        component = "entrypoint.tune.tokenizer.ChatTokenizer"
+        return {"_component_": component, "path": str(model.folder)}
+    return {
+        "_component_": "entrypoint.tune.native_tokenizer.NativeTokenizer",
+        "component": model.native_tokenizer,
+        "path": str(model.folder / NATIVE),
+    }
 
 
 def warmup(steps: int) -> int:
@@ -206,9 +244,22 @@ def default_lr(method: Method, parameters: int) -> float:
     return float(f"{scaled:.2g}")
 
 
-def disk_bytes(settings: Settings, model: Model, world: World, epochs: int) -> int:
-    """Upper bound of what the run writes: an epoch writes the weights, full fine-tuning of several
-    epochs keeps the optimizer's two moments between them, a quantized copy is at most as large."""
+def resumed(settings: Settings) -> str | None:
+    """What the recipe resumes from: `auto`, a path without a working directory, or nothing."""
+    if settings.resume in (None, "auto"):
+        return settings.resume
+    return str(Path(settings.resume).expanduser().absolute())
+
+
+def disk_bytes(settings: Settings, model: Model, world: World, steps: int) -> int:
+    """Upper bound of what the run writes: the weights, a quantized copy that is at most as large,
+    and the checkpoints there can be at a time, each of the trained weights and the optimizer's two
+    moments. An adapter has less than a twentieth of the weights."""
     weights = model.parameters * BYTES_PER_ELEMENT[world.dtype]
-    optimizer = 2 * weights if settings.method == "full" and epochs > 1 else 0
-    return weights * (epochs + ("quantize" in settings.then)) + weights // 4 + optimizer
+    checkpoint = 3 * weights if settings.method == "full" else 3 * weights // 20
+    # while the newest is written, the oldest is still there
+    saved = min(settings.keep + 1, math.ceil(steps / settings.save_every))
+    best = 1 if settings.eval_every else 0
+    return (
+        weights * (1 + ("quantize" in settings.then)) + weights // 4 + checkpoint * (saved + best)
+    )

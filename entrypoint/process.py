@@ -63,7 +63,13 @@ class LineSplitter:
             self._next_progress = self._clock() + PROGRESS_SECONDS
 
 
-def run(command: Command, environ: Mapping[str, str], log: Path, terminal: IO[str]) -> Exit:
+def run(
+    command: Command,
+    environ: Mapping[str, str],
+    log: Path,
+    terminal: IO[str],
+    grace: float | None = None,
+) -> Exit:
     """Run `command` to its end; its output goes to `log` and, as it comes, to `terminal`.
 
     SIGINT and SIGTERM are passed on to the command's process group and awaited. Values of secret
@@ -73,6 +79,7 @@ def run(command: Command, environ: Mapping[str, str], log: Path, terminal: IO[st
         environ: the environment that the command's own additions are laid over.
         log: created, with its folder, or appended to.
         terminal: gets progress bars as they are when it is one, else a line now and then.
+        grace: seconds after a signal at which the command is killed; None awaits it for ever.
 
     Raises:
         FileNotFoundError: the executable does not exist.
@@ -103,7 +110,7 @@ def run(command: Command, environ: Mapping[str, str], log: Path, terminal: IO[st
                 # a Ctrl-C at the terminal reaches us alone and is passed on once
                 start_new_session=True,
             ) as process,
-            _forwarding(process) as received,
+            _forwarding(process, grace) as received,
         ):
             assert process.stdout is not None
             for piece in pieces(process.stdout):
@@ -144,14 +151,21 @@ def pieces(stream: IO[bytes]) -> Iterator[str]:
 
 
 @contextmanager
-def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+def _forwarding(process: subprocess.Popen[bytes], grace: float | None) -> Iterator[list[int]]:
     """While inside, SIGINT and SIGTERM go to the process's group; yields those that came."""
     received: list[int] = []
+    patience: list[threading.Timer] = []
+
+    def pass_on(number: int) -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, number)
 
     def forward(number: int, _: Any) -> None:
         received.append(number)
-        if process.poll() is None:
-            os.killpg(process.pid, number)
+        pass_on(number)
+        if grace is not None and not patience:
+            patience.append(threading.Timer(grace, pass_on, (signal.SIGKILL,)))
+            patience[0].start()
 
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -160,6 +174,8 @@ def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
     try:
         yield received
     finally:
+        for timer in patience:
+            timer.cancel()
         for number, handler in previous.items():
             signal.signal(number, handler)
 

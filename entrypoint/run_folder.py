@@ -1,7 +1,10 @@
 """The layout of a run on disk."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+
+OUTPUTS = Path("outputs")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +45,18 @@ class RunFolder:
     def adapter(self) -> Path:
         return self.root / "adapter"
 
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """Folders that are made after training."""
+        return (self.final, self.adapter, self.root / "quantized", self.root / "eval")
+
     def quantized(self, method: str) -> Path:
         return self.root / "quantized" / method
 
     def evaluation(self, label: str) -> Path:
         return self.root / "eval" / f"{label}.json"
+
+
+def default_output(kind: str, name: str) -> Path:
+    """A folder under outputs/ that says what and when."""
+    return OUTPUTS / f"{kind}-{Path(name).name}-{datetime.now():%Y%m%d-%H%M%S}"

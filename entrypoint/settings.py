@@ -17,6 +17,13 @@ EMBEDDED = "embedded"
 """The name under which the built-in model and the built-in data set are known."""
 
 
+POSITIVE = (
+    "epochs", "max_steps", "batch_size", "lr", "max_seq_len", "limit",
+    "nproc_per_node",
+    "save_every", "keep", "grace", "eval_every", "early_stop",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """One fine-tuning run as asked for; None means that the plan decides."""
@@ -25,7 +32,7 @@ class Settings:
     model: str = EMBEDDED
     """A folder in Hugging Face format, ORG/NAME[@REVISION] on the hub, or `embedded`."""
     data: str = EMBEDDED
-    """A .jsonl file, a folder with train.jsonl (and eval.jsonl), or `embedded`."""
+    """Files of rows, a data set of the hub, or `embedded`; see entrypoint.data.dataset."""
     method: Method = "lora"
     output: Path | None = None
     """The run folder itself; it must not hold a run yet."""
@@ -36,6 +43,18 @@ class Settings:
     """Rows per optimizer step."""
     lr: float | None = None
     """Peak learning rate."""
+    save_every: int = 100
+    """Steps between checkpoints."""
+    keep: int = 2
+    """Newest checkpoints that are kept."""
+    grace: int = 25
+    """Seconds that training has to save a checkpoint after a signal."""
+    resume: str | None = None
+    """`auto`, or the path of a checkpoint or of a run folder."""
+    eval_every: int | None = None
+    """Steps between looks at the loss on the held-out part; None for none."""
+    early_stop: int | None = None
+    """Looks without a lower loss after which training ends; None for never."""
     max_seq_len: int | None = None
     """Tokens after which a row is cut."""
     seed: int = 42
@@ -47,6 +66,8 @@ class Settings:
     tasks: tuple[str, ...] = ()
     """lm-eval tasks for `eval`; the built-in data has one of its own."""
     tasks_folder: Path | None = None
+    nproc_per_node: int | None = None
+    """Training processes, each with its device."""
     device: Device = "auto"
     dtype: Dtype = "auto"
     limit: int | None = None
@@ -54,13 +75,26 @@ class Settings:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "max_steps", "batch_size", "lr", "max_seq_len", "limit"):
+        for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SettingsError(
                     f"{name.replace('_', '-')} must be greater than 0, not {value}",
                     where=f"--{name.replace('_', '-')} or TRAIN_{name.upper()}",
                 )
+
+        if self.resume == "auto" and self.output is None:
+            raise SettingsError(
+                "without the run's folder there is nothing to resume",
+                where="--resume or TRAIN_RESUME",
+                hint="name the run folder with --output",
+            )
+        if self.early_stop and not self.eval_every:
+            raise SettingsError(
+                "there is no validation loss to stop by",
+                where="--early-stop or TRAIN_EARLY_STOP",
+                hint="say with --eval-every how often to compute it",
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the manifest."""

@@ -3,9 +3,10 @@
 import ctypes
 import os
 import platform
+import re
 import runpy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,29 @@ from entrypoint.settings import Device, Dtype
 
 CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75
 """From CUdevice_attribute of the CUDA driver API."""
+
+JOB_VARIABLES = re.compile(
+    r"(LOCAL_|GROUP_|ROLE_|NODE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE"
+    r"|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*"
+)
+"""What torchrun and Azure ML say of the other processes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """How this process was started: alone, once on each node, or once for each GPU."""
+
+    rank: int = 0
+    """Among all processes of `train` in the job."""
+    size: int = 1
+    """How many of them there are."""
+    node: int = 0
+    nodes: int = 1
+    local_rank: int = 0
+    local_size: int | None = None
+    """How many were started on each node; None when there is one that starts the others."""
+    master: tuple[str, int] = ("localhost", 0)
+    """Address of the machine of rank zero, and a port of it that is free or torchrun's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,16 +51,90 @@ class World:
     dtype: Literal["fp32", "bf16"]
     """What weights and activations are computed in."""
     cores: int
+    processes: int = 1
+    """That train together."""
 
 
-def detect(device: Device, dtype: Dtype, environ: Mapping[str, str]) -> World:
-    """The world that `device` and `dtype` ask for on this machine.
+def read_start(environ: Mapping[str, str]) -> Start:
+    """How this process was started, from the variables that torchrun and Azure ML set.
+
+    With LOCAL_RANK there is a process for each GPU and WORLD_SIZE counts processes; without it
+    there is one on each node, and WORLD_SIZE counts nodes.
 
     Raises:
-        SettingsError: the machine lacks the device or the number format, or the environment
-            describes more than one process.
+        SettingsError: a variable is missing, not a number, or does not fit the others.
     """
-    _refuse_several_processes(environ)
+    size = _number(environ, "WORLD_SIZE", least=1, default=1)
+    if size == 1:
+        return Start()
+    if not environ.get("MASTER_ADDR"):
+        raise _bad("MASTER_ADDR", "is not set", "set it to the address of the machine of rank 0")
+    master = environ["MASTER_ADDR"], _number(environ, "MASTER_PORT", least=1, most=65_535)
+    if "LOCAL_RANK" not in environ:
+        name = "NODE_RANK" if "NODE_RANK" in environ else "RANK"
+        node = _number(environ, name, most=size - 1)
+        return Start(rank=node, size=size, node=node, nodes=size, master=master)
+    local_size = _number(environ, "LOCAL_WORLD_SIZE", least=1, most=size)
+    if size % local_size:
+        raise _bad(
+            "LOCAL_WORLD_SIZE",
+            f"is {local_size}, which does not divide WORLD_SIZE={size}",
+            "every node must start the same number of processes",
+        )
+    rank = _number(environ, "RANK", most=size - 1)
+    local_rank = _number(environ, "LOCAL_RANK", most=local_size - 1)
+    if rank % local_size != local_rank:
+        raise _bad(
+            "LOCAL_RANK",
+            f"is {local_rank}, but RANK={rank} is number {rank % local_size} of its node",
+            "number the ranks node by node",
+        )
+    return Start(
+        rank=rank,
+        size=size,
+        node=rank // local_size,
+        nodes=size // local_size,
+        local_rank=local_rank,
+        local_size=local_size,
+        master=master,
+    )
+
+
+def alone(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what it says of other processes of the job."""
+    return {name: value for name, value in environ.items() if not JOB_VARIABLES.fullmatch(name)}
+
+
+def _number(
+    environ: Mapping[str, str],
+    name: str,
+    *,
+    least: int = 0,
+    most: int | None = None,
+    default: int | None = None,
+) -> int:
+    text = environ.get(name)
+    if text is None and default is not None:
+        return default
+    bounds = f"from {least}" + ("" if most is None else f" to {most}")
+    hint = f"set it to a whole number {bounds}, or unset WORLD_SIZE to run in one process"
+    if text is None:
+        raise _bad(name, "is not set, but WORLD_SIZE says that there are several processes", hint)
+    if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
+        raise _bad(name, f"is {text!r}", hint)
+    return int(text)
+
+
+def _bad(name: str, what: str, hint: str) -> SettingsError:
+    return SettingsError(f"{name} {what}", where=f"the environment variable {name}", hint=hint)
+
+
+def detect(device: Device, dtype: Dtype) -> World:
+    """The world that `device` and `dtype` ask for on this machine, of one process.
+
+    Raises:
+        SettingsError: the machine lacks the device or the number format.
+    """
     gpus, capability = _cuda_devices() if _torch_has_cuda() else (0, 0)
     chosen = ("cuda" if gpus else "cpu") if device == "auto" else device
     if chosen == "cuda" and not gpus:
@@ -60,14 +158,35 @@ def detect(device: Device, dtype: Dtype, environ: Mapping[str, str]) -> World:
     )
 
 
-def _refuse_several_processes(environ: Mapping[str, str]) -> None:
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        if environ.get(name, "1") != "1":
-            raise SettingsError(
-                f"{name}={environ[name]}: this version trains in one process on one device",
-                where=f"the environment variable {name}",
-                hint=f"start `train` once, with {name} unset",
-            )
+def trained_by(world: World, start: Start, wanted: int | None) -> World:
+    """The world with its training processes: as many as were started on this machine, as wanted,
+    or one for each GPU.
+
+    Raises:
+        SettingsError: the numbers disagree, there are fewer GPUs, or there are several nodes.
+    """
+    if start.nodes > 1:
+        raise SettingsError(
+            f"the job has {start.nodes} nodes: this version trains on one",
+            where="the environment variable WORLD_SIZE",
+            hint="start `train` on one node, with WORLD_SIZE unset",
+        )
+    option = "--nproc-per-node or TRAIN_NPROC_PER_NODE"
+    if start.local_size and wanted not in (None, start.local_size):
+        raise SettingsError(
+            f"{wanted} processes are asked for, and {start.local_size} were started",
+            where=f"{option}, and the environment variable LOCAL_WORLD_SIZE",
+            hint="leave the option out where each process is started by itself",
+        )
+    gpus = world.devices if world.device == "cuda" else 0
+    processes = start.local_size or wanted or gpus or 1
+    if gpus and processes > gpus:
+        raise SettingsError(
+            f"{processes} processes need as many GPUs, and there are {gpus}", where=option
+        )
+    if processes > 1 and world.device == "mps":
+        raise SettingsError("mps has one device, for one process", where=option)
+    return replace(world, processes=processes)
 
 
 def _torch_has_cuda() -> bool:

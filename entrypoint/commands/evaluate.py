@@ -1,6 +1,7 @@
 """`train eval`."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -35,9 +36,13 @@ def evaluate(
     dtype: Dtype,
 ) -> None:
     """Score a model with the lm-eval harness."""
-    from entrypoint import pipeline
+    from entrypoint import pipeline, zero_first
 
-    pipeline.evaluate_one(
-        model, tasks, os.environ,
-        include=tasks_folder, label=label, output=output, limit=limit, device=device, dtype=dtype,
-    )  # fmt: skip
+    def work(environ: Mapping[str, str]) -> None:
+        pipeline.evaluate_one(
+            model, tasks, environ,
+            include=tasks_folder, label=label, output=output, limit=limit, device=device,
+            dtype=dtype,
+        )  # fmt: skip
+
+    zero_first.once(work, os.environ)

@@ -1,6 +1,7 @@
 """`train quantize`."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -36,6 +37,9 @@ def quantize(
 
     The unquantized weights stay where they are.
     """
-    from entrypoint import pipeline
+    from entrypoint import pipeline, zero_first
 
-    pipeline.quantize_one(model, method, os.environ, output=output, device=device, dtype=dtype)
+    def work(environ: Mapping[str, str]) -> None:
+        pipeline.quantize_one(model, method, environ, output=output, device=device, dtype=dtype)
+
+    zero_first.once(work, os.environ)

@@ -19,6 +19,12 @@ from entrypoint.settings import Settings
 @options.batch_size
 @options.lr
 @options.max_seq_len
+@options.save_every
+@options.keep
+@options.resume
+@options.grace
+@options.eval_every
+@options.early_stop
 @options.seed
 @options.overrides
 @options.recipe
@@ -26,6 +32,7 @@ from entrypoint.settings import Settings
 @options.tasks
 @options.tasks_folder
 @options.limit
+@options.nproc_per_node
 @options.device
 @options.dtype
 @options.dry_run
@@ -36,6 +43,8 @@ def sft(**given: Any) -> None:
     With --then eval,quantize the base and the tuned model are compared and a quantized copy is
     made; with --then quantize,eval the copy is scored too.
     """
-    from entrypoint import pipeline
+    from entrypoint import pipeline, topology, zero_first
 
-    pipeline.fine_tune(Settings(objective="sft", **given), os.environ)
+    settings = Settings(objective="sft", **given)
+    start = topology.read_start(os.environ)
+    zero_first.once(lambda environ: pipeline.fine_tune(settings, environ, start), os.environ)

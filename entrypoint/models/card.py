@@ -36,6 +36,8 @@ class Model:
     """Longest sequence, in tokens."""
     context_bound: str = "max_position_embeddings"
     """The key of config.json that limits the context."""
+    native_tokenizer: str | None = None
+    """Import path of torchtune's tokenizer, for a model that has only a tokenizer.model."""
     tensors: Mapping[str, Shape] = field(default_factory=dict, repr=False)
     """Name -> shape of every weight in Hugging Face's naming."""
 

@@ -15,6 +15,7 @@ from entrypoint.files import write_text
 from entrypoint.hub import Hub, Reference, Snapshot
 from entrypoint.models.embedded.materialise import cache_folder
 from entrypoint.models.hashing import Hashing
+from entrypoint.models.tokenizers import FAST, NATIVE
 from entrypoint.models.weights import INDEX_FILE
 from entrypoint.progress import Progress, gb, say
 
@@ -24,12 +25,13 @@ DESCRIPTION = (
     "chat_template.jinja",
     INDEX_FILE,
 )
-"""What a card is made from, beside the headers of the weights."""
+"""What a card is made from, beside the headers of the weights; without a tokenizer.json also the
+tokenizer, of which there are two kinds."""
 SMALL_FILES = (
     *DESCRIPTION,
     "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
+    FAST,
+    NATIVE,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -118,7 +120,8 @@ class Download:
 
     def describe_into(self, folder: Path) -> None:
         """Write the few files that a card is made from."""
-        for name in self._present(DESCRIPTION):
+        wanted = DESCRIPTION if FAST in self.snapshot.files else (*DESCRIPTION, NATIVE)
+        for name in self._present(wanted):
             self._fetch_one(name, folder)
 
     @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 from entrypoint.models.card import Model, describe, read_config
 from entrypoint.models.embedded.materialise import SHIPPED_CONFIG, embedded_folder
 from entrypoint.models.source import load
+from entrypoint.models.tokenizers import FAST, NATIVE
 from entrypoint.models.weights import SINGLE_FILE, find_shards
 from entrypoint.settings import EMBEDDED
 
@@ -30,9 +31,12 @@ def inspect(reference: str, environ: Mapping[str, str]) -> Model:
 
 def as_dict(model: Model) -> dict[str, Any]:
     """The card as plain values, for JSON."""
-    tokenizer = model.folder / "tokenizer.json"
-    # the card of a model that is yet to be fetched is not made without one
-    has_tokenizer = tokenizer.is_file() or not model.folder.is_dir()
+    names: tuple[str, ...] = (FAST, NATIVE)
+    if model.folder.is_dir():
+        names = tuple(name for name in names if (model.folder / name).is_file())
+    # the card of a model that is yet to be fetched is not made without one of them
+    elif model.native_tokenizer:
+        names = (NATIVE,)
     return {
         "reference": model.reference,
         "architecture": model.architecture,
@@ -44,5 +48,5 @@ def as_dict(model: Model) -> dict[str, Any]:
         "model_type": model.model_type,
         "arguments": dict(model.arguments),
         "shards": list(model.shards),
-        "tokenizer": tokenizer.name if has_tokenizer else None,
+        "tokenizer": names[0] if names else None,
     }

@@ -1,7 +1,8 @@
 """From what --model names to a verified card."""
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +13,7 @@ from entrypoint.models.download import Download
 from entrypoint.models.embedded.materialise import SHIPPED_CONFIG, embedded_folder, materialise
 from entrypoint.models.finite import check_finite
 from entrypoint.models.tensors import Shape
+from entrypoint.models.tokenizers import native_tokenizer
 from entrypoint.models.weights import SINGLE_FILE, compare, find_shards, named_shards, verify
 from entrypoint.progress import gb, say
 from entrypoint.settings import EMBEDDED
@@ -43,8 +45,8 @@ def load(reference: str, environ: Mapping[str, str], *, dry: bool = True) -> Mod
     shards = find_shards(folder)
     model = describe(reference, folder.resolve(), read_config(folder / "config.json"), shards)
     verify(folder, shards, model.tensors)
-    check_tokenizer(folder, {path.name for path in folder.iterdir()})
-    return model
+    names = {path.name for path in folder.iterdir()}
+    return replace(model, native_tokenizer=native_tokenizer(folder, names, model.family))
 
 
 def on_hub(reference: str) -> hub.Reference:
@@ -79,7 +81,7 @@ def _remote(reference: str, download: Download, *, dry: bool) -> Model:
             reference, download.folder.resolve(), read_config(folder / "config.json"), shards
         )
         download.check_weights(shards)
-        check_tokenizer(folder, download.snapshot.files)
+        native = native_tokenizer(folder, download.snapshot.files, model.family)
     found: dict[str, Shape] = {}
     for name in shards:
         found |= download.hub.shapes(download.snapshot, name)
@@ -88,7 +90,7 @@ def _remote(reference: str, download: Download, *, dry: bool) -> Model:
     size = sum(download.snapshot.files[name].size for name in shards)
     if dry:
         say(f"{reference} is not in the cache: a run downloads {gb(size)} of weights first")
-    return model
+    return replace(model, native_tokenizer=native)
 
 
 @contextmanager
@@ -96,38 +98,6 @@ def _description(download: Download) -> Iterator[Path]:
     with TemporaryDirectory(prefix="tunecask-") as folder:
         download.describe_into(Path(folder))
         yield Path(folder)
-
-
-def check_tokenizer(folder: Path, names: Container[str]) -> None:
-    """Make sure that the model can turn a conversation into tokens.
-
-    Args:
-        folder: holds what is read of them.
-        names: the files of the model.
-
-    Raises:
-        ModelError: a file is missing, or there is no chat template.
-    """
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if name not in names:
-            raise ModelError(f"the model has no {name}", where=folder)
-    check_chat_template(folder)
-
-
-def check_chat_template(folder: Path) -> None:
-    """Make sure that the tokenizer can render a conversation.
-
-    Raises:
-        ModelError: it has no chat template.
-    """
-    config = folder / "tokenizer_config.json"
-    if (folder / "chat_template.jinja").is_file() or "chat_template" in read_config(config):
-        return
-    raise ModelError(
-        "the model has no chat template, so a conversation cannot be written out for it",
-        where=folder,
-        hint="use the instruct variant of the model, or put its chat_template.jinja there",
-    )
 
 
 def ensure_present(model: Model, environ: Mapping[str, str]) -> None:

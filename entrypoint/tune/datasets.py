@@ -1,8 +1,11 @@
-"""Data sets for torchtune's recipes, read from checked JSON Lines files."""
+"""Data sets for the recipe, read lazily from checked JSON Lines files."""
 
+import json
+import mmap
+from array import array
+from pathlib import Path
 from typing import Any
 
-import datasets
 from torch.utils.data import Dataset
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
@@ -14,7 +17,8 @@ class ChatDataset(Dataset[dict[str, list[int]]]):
     """Rows of a JSON Lines file as `tokens` and `labels` of equal length.
 
     torchtune's own SFTDataset accepts only its Message class, which knows neither tools nor
-    templates; this one hands the row's messages to the tokenizer as they are.
+    templates; this one hands the row's messages to the tokenizer as they are. Of a row that is
+    not asked for, only its place in the file is held.
 
     Args:
         tokenizer: given by the recipe.
@@ -23,13 +27,22 @@ class ChatDataset(Dataset[dict[str, list[int]]]):
 
     def __init__(self, tokenizer: ChatTokenizer, data_files: str) -> None:
         self._tokenizer = tokenizer
-        self._rows = datasets.load_dataset("json", data_files=data_files, split="train")
+        with Path(data_files).open("rb") as file:
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._starts = array("Q")
+        start = 0
+        for line in iter(self._bytes.readline, b""):
+            if line.strip():
+                self._starts.append(start)
+            start += len(line)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._starts)
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
-        row = self._rows[index]
+        start = self._starts[index]
+        end = self._bytes.find(b"\n", start)
+        row = json.loads(self._bytes[start : end if end >= 0 else len(self._bytes)])
         encoded: dict[str, Any] = self._tokenizer(
             {"messages": to_messages(row), "tools": to_tools(row)}
         )

@@ -1,4 +1,4 @@
-"""Mends what torchtune 0.6.1 gets wrong in weights and adapters of some families.
+"""Mends what torchtune 0.6.1 gets wrong: in weights and adapters of some families, in `tune run`.
 
 Each function says the symptom; tests/unit/tune/test_mend.py fails on the day it is gone.
 """
@@ -12,6 +12,7 @@ def apply() -> None:
     _name_gemma2_norms()
     _name_qwen3_norms()
     _give_the_checkpointer_its_facts()
+    _run_dotted_paths()
 
 
 def _name_gemma2_norms() -> None:
@@ -60,3 +61,10 @@ def _give_the_checkpointer_its_facts() -> None:
             config["head_dim"] = 2
 
     FullModelHFCheckpointer.__init__ = init
+
+
+def _run_dotted_paths() -> None:
+    """`tune run a.b.c` ran the module a.b: the last part was taken for a file's suffix."""
+    from torchtune._cli.run import Run
+
+    Run._convert_to_dotpath = lambda _, path: path.removesuffix(".py").replace("/", ".")

@@ -25,7 +25,7 @@ class MetricStream(MetricLoggerInterface):
         folder = Path(log_dir)
         folder.mkdir(parents=True, exist_ok=True)
         # line buffered: a step that was logged survives a crash in the next
-        self._file = (folder / FILE_NAME).open("a", encoding="utf-8", buffering=1)
+        self._file = (folder / FILE_NAME).open("a+", encoding="utf-8", buffering=1)
         self._also = _logger(also, log_dir) if also else None
 
     def log_config(self, config: DictConfig) -> None:
@@ -36,10 +36,25 @@ class MetricStream(MetricLoggerInterface):
         self.log_dict({name: data}, step)
 
     def log_dict(self, payload: Mapping[str, Any], step: int) -> None:
-        numbers = {name: float(value) for name, value in payload.items()}
+        numbers = {
+            name: value if isinstance(value, int) else float(value)
+            for name, value in payload.items()
+        }
         self._file.write(json.dumps({"step": step, **numbers}) + "\n")
         if self._also:
             self._also.log_dict(numbers, step)
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged after that step: a resumed run makes those steps again."""
+        self._file.seek(0)
+        kept = []
+        for line in self._file:
+            # a killed process may have left half a line
+            if not line.endswith("\n") or json.loads(line)["step"] > step:
+                break
+            kept.append(line)
+        self._file.truncate(0)
+        self._file.writelines(kept)
 
     def close(self) -> None:
         self._file.close()

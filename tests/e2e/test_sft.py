@@ -108,7 +108,7 @@ def test_the_run_folder_is_the_designs(finished: Any):
         "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
         "quantized/8da4w/model.safetensors", "quantized/8da4w/tokenizer.json",
         "eval/base.json", "eval/tuned.json", "eval/8da4w.json",
-        "checkpoints/epoch_0/config.json",
+        "checkpoints/step_8/manifest.json",
     } <= found  # fmt: skip
     assert not [name for name in found if "partial" in name]
     assert not any("adapter" in name for name in found if name.startswith("final/"))

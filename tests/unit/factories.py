@@ -1,5 +1,6 @@
 """Values of the pipeline's stages, filled with what a test does not care about."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,26 @@ MODEL = Model(
 )
 
 
-def dataset(rows: int = 1_000, reference: str = "embedded") -> Dataset:
+def dataset(rows: int = 1_000, reference: str = "embedded", held_out: int = 0) -> Dataset:
     train = RowFile(path=Path("/data/train.jsonl"), rows=rows, sha256="0" * 64, longest=100)
-    return Dataset(reference=reference, train=train, evaluation=None)
+    evaluation = dataclasses.replace(train, path=Path("/data/eval.jsonl"), rows=held_out)
+    return Dataset(reference=reference, train=train, evaluation=evaluation if held_out else None)
 
 
-def plan(*, rows: int = 1_000, model: Model = MODEL, wandb: bool = False, **settings: Any) -> Plan:
+def plan(
+    *,
+    rows: int = 1_000,
+    held_out: int = 0,
+    model: Model = MODEL,
+    wandb: bool = False,
+    **settings: Any,
+) -> Plan:
     given = Settings(**settings)
     return make_plan(
         given,
         WORLD,
         model,
-        dataset(rows, given.data),
+        dataset(rows, given.data, held_out),
         root=Path("/outputs/run"),
         template=Path("/recipes/sft.yaml.j2"),
         wandb=wandb,

@@ -15,8 +15,8 @@ LIMIT_LINES = 300
 """Modules are kept under about this length."""
 
 ORDER = (
-    "errors", "files", "noise", "secrets", "settings", "run_folder", "topology", "progress",
-    "hub", "models", "data",
+    "errors", "files", "noise", "secrets", "settings", "run_folder", "topology", "allocator",
+    "progress", "zero_first", "hub", "models", "data",
     "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "collect",
     "preparation", "pipeline", "options", "commands", "cli",
 )  # fmt: skip

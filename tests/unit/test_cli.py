@@ -58,7 +58,7 @@ def test_a_dry_run_prints_plan_recipe_and_command_and_writes_nothing(
     before = sorted(tmp_path.rglob("*"))
     assert run(base) == 0
     text = capsys.readouterr().out
-    for part in ("steps", "lora_llama3_2", "-m entrypoint.tune run lora_finetune_single_device"):
+    for part in ("steps", "lora_llama3_2", "-m entrypoint.tune run entrypoint.tune.recipe"):
         assert part in text
     assert sorted(tmp_path.rglob("*")) == before
 

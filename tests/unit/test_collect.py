@@ -57,12 +57,12 @@ def test_merged_weights_and_adapter_are_kept_apart(finished):
     assert json.loads((root / "final" / "config.json").read_text())["dtype"] == "float32"
 
 
-def test_earlier_epochs_stay(finished):
-    earlier = finished.folder.checkpoints / "epoch_7"
-    earlier.mkdir()
-    (earlier / "config.json").write_text("{}")
+def test_checkpoints_stay(finished):
+    saved = finished.folder.checkpoints / "step_2"
+    saved.mkdir()
+    (saved / "manifest.json").write_text("{}")
     collect.collect(finished)
-    assert earlier.is_dir()
+    assert (saved / "manifest.json").is_file()
 
 
 def test_the_result_has_its_keys(finished):
@@ -93,7 +93,7 @@ def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path, loss: float):
 
 def test_no_step_and_no_checkpoint_are_errors(finished):
     finished.folder.checkpoints.rename(finished.folder.root / "elsewhere")
-    with pytest.raises(TrainingError, match="without a checkpoint"):
+    with pytest.raises(TrainingError, match="without a model"):
         collect.collect(finished)
     (finished.folder.logs / "metrics.jsonl").unlink()
     with pytest.raises(TrainingError, match="no step"):

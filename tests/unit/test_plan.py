@@ -1,6 +1,7 @@
 """entrypoint.plan: every decision, without effects."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -30,15 +31,15 @@ def test_wandb_is_chosen_when_its_key_is_there():
 
 
 @pytest.mark.parametrize(
-    ("method", "recipe", "builder"),
+    ("method", "builder"),
     [
-        ("lora", "lora_finetune_single_device", "torchtune.models.llama3_2.lora_llama3_2"),
-        ("full", "full_finetune_single_device", "torchtune.models.llama3_2.llama3_2"),
+        ("lora", "torchtune.models.llama3_2.lora_llama3_2"),
+        ("full", "torchtune.models.llama3_2.llama3_2"),
     ],
 )
-def test_the_method_picks_recipe_and_builder(method: str, recipe: str, builder: str):
+def test_the_method_picks_the_builder(method: str, builder: str):
     found = plan(method=method)
-    assert found.recipe == recipe
+    assert found.recipe == "entrypoint.tune.recipe"
     assert found.variables["model"]["_component_"] == builder
     assert ("lora_rank" in found.variables["model"]) == (method == "lora")
 
@@ -108,7 +109,23 @@ def test_warmup_is_a_tenth_with_a_limit():
 
 def test_disk_grows_with_what_is_written():
     big = dataclasses.replace(MODEL, parameters=8_000_000_000)
-    lora, full = plan(model=big).disk_bytes, plan(model=big, method="full", epochs=2).disk_bytes
-    assert lora == 8_000_000_000 * 4 * 1.25
-    assert full > 2 * lora
-    assert plan(model=big, then=("quantize",)).disk_bytes > lora
+    weights = 8_000_000_000 * 4
+    lora, full = plan(model=big).disk_bytes, plan(model=big, method="full").disk_bytes
+    assert lora == weights * 1.25 + weights * 0.15
+    assert full == weights * 1.25 + weights * 3
+    assert plan(model=big, then=("quantize",)).disk_bytes == lora + weights
+    # two are kept and one is being written
+    saved = {"model": big, "method": "full", "save_every": 1}
+    assert plan(**saved).disk_bytes == weights * 1.25 + weights * 9
+    assert plan(**saved, keep=1).disk_bytes == weights * 1.25 + weights * 6
+
+
+def test_validation_needs_held_out_rows():
+    with pytest.raises(SettingsError, match="no held-out rows"):
+        plan(eval_every=5)
+
+
+def test_a_path_to_resume_from_does_not_depend_on_the_working_directory():
+    assert plan().variables["resume"] is None
+    assert plan(resume="auto", output=Path("run")).variables["resume"] == "auto"
+    assert plan(resume="there/step_3").variables["resume"] == str(Path.cwd() / "there/step_3")

@@ -78,6 +78,25 @@ def test_a_signal_is_passed_on_and_awaited(tmp_path: Path, number: signal.Signal
     assert signal.getsignal(number) is handler_before
 
 
+def test_a_process_that_outstays_its_grace_is_killed(tmp_path: Path):
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    log = tmp_path / "l"
+
+    def interrupt() -> None:
+        while not (log.exists() and "ready" in log.read_text()):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    ended = run(python(code), os.environ, log, io.StringIO(), grace=0.2)
+    thread.join()
+    assert (ended.signal_received, ended.code) == (signal.SIGTERM, -signal.SIGKILL)
+
+
 def test_a_missing_executable_is_an_error(tmp_path: Path):
     with pytest.raises(FileNotFoundError):
         run(Command(argv=("no-such-program",), environment={}), {}, tmp_path / "l", io.StringIO())

@@ -45,9 +45,9 @@ def test_components_exist_and_take_the_arguments(template: Path):
     compat.apply()
     from torchtune.config._utils import _get_component_from_path
 
-    decided = plan(method=method_of(template))
+    decided = plan(method=method_of(template), held_out=10, eval_every=5)
     found = components(yaml.safe_load(render(templates.read(template), decided.variables)))
-    assert len(found) >= 7
+    assert len(found) == 9
     for component in found:
         target = _get_component_from_path(component["_component_"])
         parameters = inspect.signature(target).parameters
@@ -79,6 +79,13 @@ def test_the_command_is_the_golden_one():
     command = tune_command(plan(), {})
     text = "\n".join([*(f"{k}={v}" for k, v in command.environment.items()), *command.argv[1:]])
     check_golden("command.txt", text + "\n")
+
+
+def test_an_allocator_is_preloaded_unless_the_user_preloads_one():
+    found = Path("/usr/lib/libtcmalloc.so.4")
+    assert tune_command(plan(), {}, found).environment["LD_PRELOAD"] == str(found)
+    assert "LD_PRELOAD" not in tune_command(plan(), {"LD_PRELOAD": "x"}, found).environment
+    assert "LD_PRELOAD" not in tune_command(plan(), {}).environment
 
 
 def test_a_variable_of_the_users_own_is_left_alone():

@@ -13,12 +13,34 @@ COMMAND_LINE_ONLY = {"objective"}
 
 
 @pytest.mark.parametrize(
-    "name", ["epochs", "max_steps", "batch_size", "lr", "max_seq_len", "limit"]
+    "name",
+    [
+        "epochs",
+        "max_steps",
+        "batch_size",
+        "lr",
+        "max_seq_len",
+        "limit",
+        "save_every",
+        "keep",
+        "grace",
+        "eval_every",
+        "early_stop",
+    ],
 )
 @pytest.mark.parametrize("value", [0, -1])
 def test_numbers_must_be_positive(name: str, value: int):
     with pytest.raises(SettingsError, match=f"TRAIN_{name.upper()}"):
         Settings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "option"),
+    [({"resume": "auto"}, "--output"), ({"early_stop": 3}, "--eval-every")],
+)
+def test_what_needs_another_option_names_it(settings: dict, option: str):
+    with pytest.raises(SettingsError, match=option):
+        Settings(**settings)
 
 
 def test_not_a_number_is_refused():

@@ -4,6 +4,7 @@ import pytest
 
 from entrypoint import topology
 from entrypoint.errors import SettingsError
+from entrypoint.topology import Start
 
 
 @pytest.fixture
@@ -29,13 +30,13 @@ def machine(monkeypatch: pytest.MonkeyPatch):
 )
 def test_auto_takes_the_best_there_is(machine, gpus, capability, cpu_bf16, device, dtype):
     machine(gpus, capability, cpu_bf16)
-    world = topology.detect("auto", "auto", {})
+    world = topology.detect("auto", "auto")
     assert (world.device, world.dtype, world.devices) == (device, dtype, max(gpus, 1))
 
 
 def test_what_is_asked_for_wins(machine):
     machine(gpus=1, capability=8)
-    world = topology.detect("cpu", "bf16", {})
+    world = topology.detect("cpu", "bf16")
     assert (world.device, world.dtype) == ("cpu", "bf16")
 
 
@@ -44,18 +45,106 @@ def test_a_device_that_is_not_there_is_refused(machine, monkeypatch, device):
     machine()
     monkeypatch.setattr(topology.platform, "system", lambda: "Linux")
     with pytest.raises(SettingsError, match="TRAIN_DEVICE"):
-        topology.detect(device, "auto", {})
+        topology.detect(device, "auto")
 
 
-@pytest.mark.parametrize("name", ["WORLD_SIZE", "LOCAL_WORLD_SIZE"])
-def test_several_processes_are_refused_by_name(machine, name):
-    machine()
-    with pytest.raises(SettingsError, match=f"{name}=2"):
-        topology.detect("auto", "auto", {name: "2"})
-    topology.detect("auto", "auto", {name: "1"})
+CPU = topology.World(device="cpu", devices=1, dtype="fp32", cores=8)
+GPUS = topology.World(device="cuda", devices=4, dtype="bf16", cores=8)
+
+
+@pytest.mark.parametrize(
+    ("world", "started", "wanted", "processes"),
+    [
+        (CPU, None, None, 1),
+        (CPU, None, 2, 2),
+        (CPU, 4, None, 4),
+        (CPU, 4, 4, 4),
+        (GPUS, None, None, 4),
+        (GPUS, None, 1, 1),
+        (GPUS, 2, None, 2),
+    ],
+)
+def test_how_many_processes_train(world, started, wanted, processes):
+    start = Start(local_size=started, size=started or 1)
+    assert topology.trained_by(world, start, wanted).processes == processes
+
+
+@pytest.mark.parametrize(
+    ("world", "start", "wanted", "why"),
+    [
+        (CPU, Start(local_size=4, size=4), 2, "2 processes are asked for, and 4 were started"),
+        (GPUS, Start(), 5, "5 processes need as many GPUs, and there are 4"),
+        (CPU, Start(nodes=2, size=2), None, "2 nodes"),
+        (topology.World(device="mps", devices=1, dtype="fp32", cores=8), Start(), 2, "mps"),
+    ],
+)
+def test_processes_that_cannot_be(world, start, wanted, why):
+    with pytest.raises(SettingsError, match=why):
+        topology.trained_by(world, start, wanted)
 
 
 def test_cuda_is_read_from_torchs_version_file_without_importing_torch():
     import torch
 
     assert topology._torch_has_cuda() == (torch.version.cuda is not None)
+
+
+MASTER = {"MASTER_ADDR": "node-0", "MASTER_PORT": "29500"}
+
+
+def test_once_on_each_node():
+    found = topology.read_start({"WORLD_SIZE": "3", "NODE_RANK": "2", **MASTER})
+    assert found == Start(rank=2, size=3, node=2, nodes=3, master=("node-0", 29500))
+    assert found == topology.read_start({"WORLD_SIZE": "3", "RANK": "2", **MASTER})
+
+
+def test_once_for_each_gpu():
+    environ = {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "RANK": "6", "LOCAL_RANK": "2", **MASTER}
+    assert topology.read_start(environ) == Start(
+        rank=6, size=8, node=1, nodes=2, local_rank=2, local_size=4, master=("node-0", 29500)
+    )
+
+
+@pytest.mark.parametrize("environ", [{}, {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}])
+def test_one_process(environ):
+    assert topology.read_start(environ) == Start()
+
+
+@pytest.mark.parametrize(
+    ("name", "environ"),
+    [
+        ("WORLD_SIZE", {"WORLD_SIZE": "two"}),
+        ("WORLD_SIZE", {"WORLD_SIZE": "0"}),
+        ("MASTER_ADDR", {"WORLD_SIZE": "2", "RANK": "0"}),
+        ("MASTER_PORT", {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "x"}),
+        ("MASTER_PORT", {"WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "70000"}),
+        ("RANK", {"WORLD_SIZE": "2", **MASTER}),
+        ("NODE_RANK", {"WORLD_SIZE": "2", "NODE_RANK": "2", **MASTER}),
+        ("LOCAL_WORLD_SIZE", {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", **MASTER}),
+        (
+            "LOCAL_WORLD_SIZE",
+            {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "3", **MASTER},
+        ),
+        (
+            "LOCAL_RANK",
+            {"WORLD_SIZE": "4", "RANK": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", **MASTER},
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_by_name(name, environ):
+    with pytest.raises(SettingsError) as refused:
+        topology.read_start(environ)
+    assert refused.value.what.startswith(f"{name} ")
+    assert refused.value.where == f"the environment variable {name}"
+    assert refused.value.hint
+
+
+def test_what_we_start_hears_nothing_of_the_other_processes():
+    environ = {
+        "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "GROUP_RANK": "0", "ROLE_NAME": "x",
+        "TORCHELASTIC_RUN_ID": "1", **MASTER,
+    }  # fmt: skip
+    assert topology.alone({**environ, "HF_TOKEN": "t", "GROUP_ID": "g"}) == {
+        "HF_TOKEN": "t",
+        "GROUP_ID": "g",
+    }

@@ -13,6 +13,7 @@ from entrypoint.tune import compat
 for module, name, stand_in in compat.REMOVED_NAMES:
     vars(sys.modules[module]).setdefault(name, stand_in)
 import torchtune.models
+from torchtune._cli.run import Run
 from torchtune.models.gemma2 import gemma2
 from torchtune.models.gemma2._convert_weights import _GEMMA2_FROM_HF
 from torchtune.models.qwen2._convert_weights import _FROM_HF
@@ -27,6 +28,7 @@ print(json.dumps({
     "qwen3": hasattr(torchtune.models, "qwen3"),
     "q_norm": "model.layers.{}.self_attn.q_norm.weight" in _FROM_HF,
     "adapters": saves.count("tune_to_peft_adapter_weights("),
+    "dotted": Run._convert_to_dotpath(None, "a.b.c"),
 }))
 """
 
@@ -54,3 +56,15 @@ def test_torchtune_still_has_no_qwen3_and_no_names_for_it(stock: dict):
 
 def test_torchtune_still_writes_all_adapters_as_llamas(stock: dict):
     assert stock["adapters"] == 1
+
+
+def test_torchtune_cuts_a_dotted_path_and_the_recipes_is_whole(stock: dict):
+    from entrypoint.plan import RECIPE
+    from entrypoint.tune import compat
+
+    assert stock["dotted"] == "a.b"
+    compat.apply()
+    from torchtune._cli.run import Run
+
+    assert Run._convert_to_dotpath(None, RECIPE) == RECIPE
+    assert Run._convert_to_dotpath(None, "mine/recipe.py") == "mine.recipe"

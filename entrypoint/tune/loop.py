@@ -1,0 +1,266 @@
+"""The training loop: one for every objective, method and world."""
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from entrypoint.errors import Interrupted, SettingsError, TrainingError
+from entrypoint.files import write_json
+from entrypoint.tune import checkpoints, state
+from entrypoint.tune.batches import Batch, Encoded, Schedule, silent
+from entrypoint.tune.metrics import MetricStream
+from entrypoint.tune.stopping import Stop
+from entrypoint.tune.validation import Validation, padded
+from entrypoint.tune.worlds import Ranks
+
+MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
+"""Unit of ru_maxrss."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Habits:
+    """What the loop does beside learning."""
+
+    epochs: int
+    clip_grad_norm: float | None
+    log_every: int
+    save_every: int | None
+    """Steps between checkpoints; None saves one in the end alone."""
+    keep: int
+    """Newest checkpoints that are kept; the best by validation is kept beside them."""
+    checkpoints: Path
+    logs: Path
+    seed: int
+
+
+@dataclass(kw_only=True, slots=True)
+class Position:
+    """Where training stands."""
+
+    step: int = 0
+    """Optimizer steps made."""
+    epoch: int = 0
+    """From 0."""
+    rows: int = 0
+    """Rows of the epoch that are done, in its order."""
+    best_step: int | None = None
+    best_loss: float = math.inf
+    looks_since_best: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
+class Loop:
+    """Everything that takes part in training, and the way it is put to work."""
+
+    model: nn.Module
+    objective: Callable[[Batch], torch.Tensor]
+    """From a batch to the sum of its loss."""
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    rows: Sequence[Encoded]
+    schedule: Schedule
+    layout: Callable[[Sequence[Encoded]], list[Batch]]
+    validation: Validation | None
+    habits: Habits
+    ranks: Ranks
+    stop: Stop
+    stream: MetricStream | None
+    """Of the first process."""
+    activations: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    """What the forward passes run in: offloading, say."""
+    position: Position = field(default_factory=Position)
+    saved: int = 0
+    """Step of the newest checkpoint; before the first step there is nothing to save."""
+
+    def run(self) -> None:
+        """Train to the end, or to where a signal or validation ends it.
+
+        Raises:
+            Interrupted: a signal came; a checkpoint is saved.
+            TrainingError: a loss or gradient is not finite.
+        """
+        here = self.position
+        total = self.habits.epochs * self.schedule.steps
+        self.model.train()
+        with tqdm(
+            total=total, initial=here.step, disable=not self.ranks.leads, unit="step"
+        ) as progress:
+            while not self._enough():
+                if here.rows + self.schedule.rows_per_step > self.schedule.rows_per_epoch:
+                    here.epoch, here.rows = here.epoch + 1, 0
+                if here.epoch >= self.habits.epochs:
+                    break
+                self._advance(progress)
+        self._save()
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            SettingsError: it is of another data set, seed or set of weights.
+        """
+        tensors, facts = checkpoints.read(path)
+        for name, value in self._identity().items():
+            if facts["identity"][name] != value:
+                raise SettingsError(
+                    f"the checkpoint is of a run with {name} {facts['identity'][name]}, "
+                    f"this one has {value}",
+                    where=path,
+                    hint="resume with the settings that the run was started with",
+                )
+        state.restore(self.model, self.optimizer, self.ranks, tensors, facts)
+        self.scheduler.load_state_dict(facts["scheduler"])
+        self.position = Position(**facts["position"])
+        self.start_from(self.position.step)
+        # elsewhere it may not be: the run's own folder has to hold what it needs
+        self.saved = self.position.step if path.parent == self.habits.checkpoints else 0
+
+    def start_from(self, step: int) -> None:
+        """Forget what the folders hold of later steps: these steps are made again."""
+        if self.ranks.leads:
+            checkpoints.drop_after(self.habits.checkpoints, step)
+        if self.stream:
+            self.stream.rewind(step)
+
+    def load_best(self) -> None:
+        """Take the weights with the lowest validation loss."""
+        best = self.position.best_step
+        if best is not None and best != self.position.step:
+            tensors, facts = checkpoints.read(self.habits.checkpoints / f"step_{best}")
+            state.restore(self.model, self.optimizer, self.ranks, tensors, facts)
+
+    def _advance(self, progress: Any) -> None:
+        """One step and what is due after it."""
+        began, here = time.perf_counter(), self.position
+        order = self.schedule.order(here.epoch)[here.rows : here.rows + self.schedule.rows_per_step]
+        metrics = self._step([int(row) for row in order[self.ranks.rank :: self.ranks.size]])
+        here.step, here.rows = here.step + 1, here.rows + len(order)
+        metrics |= {"epoch": here.epoch + 1}
+        took = time.perf_counter() - began
+        metrics |= {"tokens_per_second": metrics["tokens"] / took, "step_seconds": took}
+        improved = self._validate(metrics)
+        if self.stream and here.step % self.habits.log_every == 0:
+            self.stream.log_dict(metrics | self._memory(), here.step)
+        progress.set_postfix_str(
+            f"loss {metrics['loss']:.3f}, {metrics['tokens_per_second']:,.0f} tokens/s",
+            refresh=False,
+        )
+        progress.update()
+        if improved or (self.habits.save_every and here.step % self.habits.save_every == 0):
+            self._save()
+
+    def _step(self, numbers: Sequence[int]) -> dict[str, float]:
+        """Learn from rows: this process's part of the step's."""
+        batches = self.layout([self.rows[number] for number in numbers])
+        passes, stopped = self.ranks.largest(len(batches), self.stop.number)
+        if stopped:
+            self._interrupted(int(stopped))
+        trained, real = self.ranks.total(
+            sum(batch.trained for batch in batches), sum(batch.real for batch in batches)
+        )
+        loss, before = 0.0, state.random_numbers(self.ranks.device)
+        for batch in padded(batches, [silent(batches[0])], int(passes)):
+            with self.activations:
+                total = self.objective(batch.to(self.ranks.device))
+            loss += float(total.detach())
+            # a model that is spread takes the mean of the processes' gradients
+            torch.autograd.backward(total * (self.ranks.size / max(trained, 1)))
+            if self.stop.number and self.ranks.size == 1:
+                state.set_random_numbers(before, self.ranks.device)
+                self._interrupted(self.stop.number)
+        loss = self.ranks.total(loss)[0] / max(trained, 1)
+        found = {"loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
+        if self.habits.clip_grad_norm is not None:
+            norm: Any = nn.utils.clip_grad_norm_(
+                self.model.parameters(), self.habits.clip_grad_norm
+            )
+            found["grad_norm"] = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        self._check_finite(found, numbers)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.step()
+        return found | {"tokens": int(real), "tokens_trained": int(trained)}
+
+    def _validate(self, metrics: dict[str, float]) -> bool:
+        """Add the validation loss when it is due; whether it is the lowest so far."""
+        here = self.position
+        if self.validation is None or here.step % self.validation.every:
+            return False
+        loss = self.validation.loss(self.model, self.objective, self.ranks, self.stop)
+        if loss is None:
+            return False
+        metrics["validation_loss"] = loss
+        if self.ranks.leads:
+            tqdm.write(f"step {here.step}: validation loss {loss:.4f}")
+        if loss < here.best_loss:
+            here.best_step, here.best_loss, here.looks_since_best = here.step, loss, 0
+            return True
+        here.looks_since_best += 1
+        return False
+
+    def _enough(self) -> bool:
+        patience = self.validation.patience if self.validation else None
+        return patience is not None and self.position.looks_since_best >= patience
+
+    def _check_finite(self, found: dict[str, float], numbers: Sequence[int]) -> None:
+        if all(math.isfinite(value) for value in found.values()):
+            return
+        step = self.position.step + 1
+        rows = sorted(row + 1 for part in self.ranks.gathered(list(numbers)) for row in part)
+        path = self.habits.logs / f"not-finite-step-{step}.json"
+        if self.ranks.leads:
+            seen = {name: str(value) for name, value in found.items()}
+            write_json(path, {"step": step, "epoch": self.position.epoch + 1, **seen, "rows": rows})
+        raise TrainingError(
+            f"the loss is {found['loss']} at step {step}, "
+            f"the gradient's norm {found.get('grad_norm', 'unknown')}",
+            where=f"{path}, which names the rows of the step",
+            hint="lower --lr, look at these rows, or train with --dtype fp32",
+        )
+
+    def _interrupted(self, number: int) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self._save()
+        raise Interrupted(
+            number,
+            f"interrupted after step {self.position.step}",
+            where=str(self.habits.checkpoints),
+        )
+
+    def _save(self) -> None:
+        here, folder = self.position, self.habits.checkpoints
+        if here.step == self.saved:
+            return
+        tensors, facts = state.capture(self.model, self.optimizer, self.ranks)
+        if self.ranks.leads:
+            facts |= {
+                "identity": self._identity(),
+                "position": {name: getattr(here, name) for name in Position.__slots__},
+                "scheduler": self.scheduler.state_dict(),
+                "processes": self.ranks.size,
+            }
+            checkpoints.save(folder, here.step, tensors, facts)
+            checkpoints.prune(folder, self.habits.keep, here.best_step)
+        self.saved = here.step
+        self.ranks.total(0)  # nobody goes on, or ends, before it is there
+
+    def _identity(self) -> dict[str, Any]:
+        """What a run cannot change on its way."""
+        return {"rows": self.schedule.rows, "seed": self.habits.seed}
+
+    def _memory(self) -> dict[str, int]:
+        if self.ranks.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.ranks.device)
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES
+        return {"peak_memory_bytes": peak}

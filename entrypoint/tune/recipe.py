@@ -1,0 +1,226 @@
+"""Tunecask's recipe: `tune run entrypoint.tune.recipe --config FILE`.
+
+Reads the keys of torchtune's recipes and builds from them what the training loop takes. Keys of our
+own: packing_window, save_every_n_steps, keep_checkpoints, resume and validation.
+"""
+
+import functools
+import sys
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Any
+
+from entrypoint.tune import compat
+
+compat.apply()
+
+import torch  # noqa: E402
+from omegaconf import DictConfig, ListConfig, OmegaConf  # noqa: E402
+from torchtune import config, modules, training  # noqa: E402
+from torchtune.config._utils import _get_component_from_path  # noqa: E402
+from torchtune.data import CROSS_ENTROPY_IGNORE_IDX  # noqa: E402
+from torchtune.datasets import ConcatDataset  # noqa: E402
+
+from entrypoint import noise  # noqa: E402
+from entrypoint.errors import SettingsError, TrainError  # noqa: E402
+from entrypoint.tune import checkpoints, worlds  # noqa: E402
+from entrypoint.tune.batches import Packed, Padded, Schedule  # noqa: E402
+from entrypoint.tune.loop import Habits, Loop  # noqa: E402
+from entrypoint.tune.methods import Method, full_weights, method_of  # noqa: E402
+from entrypoint.tune.metrics import MetricStream  # noqa: E402
+from entrypoint.tune.objectives.sft import SupervisedFineTuning  # noqa: E402
+from entrypoint.tune.packing import attend_by_document  # noqa: E402
+from entrypoint.tune.stopping import Stop, listening  # noqa: E402
+from entrypoint.tune.validation import Validation  # noqa: E402
+from entrypoint.tune.worlds import Ranks  # noqa: E402
+
+NOT_HERE = {
+    "optimizer_in_bwd": "the optimizer runs after the backward pass",
+    "resume_from_checkpoint": "write resume: auto, or --resume auto",
+    "dataset.packed": "write packing_window: 2048, the tokens of a window",
+    "profiler.enabled": "profile one of torchtune's own recipes",
+}
+"""Keys of torchtune's recipes that would do nothing if they were true, and what to do."""
+
+
+@config.parse  # type: ignore[untyped-decorator]
+def main(recipe: DictConfig) -> None:
+    """Train as the recipe says, and end with Tunecask's exit code."""
+    noise.silence()
+    ranks = worlds.join(recipe.device)
+    try:
+        with listening() as stop:
+            train(recipe, ranks, stop)
+    except TrainError as error:
+        if ranks.leads:
+            print(f"Error: {error}", file=sys.stderr, flush=True)
+        sys.exit(int(error.exit_code))
+    finally:
+        worlds.leave()
+
+
+def train(recipe: DictConfig, ranks: Ranks, stop: Stop) -> None:
+    """Build, resume, train, and save the final weights.
+
+    Raises:
+        TrainError: see `Loop`; SettingsError when a key asks for what this recipe lacks.
+    """
+    _refuse(recipe)
+    stream = config.instantiate(recipe.metric_logger) if ranks.leads else None
+    with closing(stream) if stream else nullcontext():
+        if stream:
+            stream.log_config(recipe)
+        checkpointer = config.instantiate(recipe.checkpointer, should_load_recipe_state=False)
+        method = method_of(recipe.model)
+        loop = build(recipe, ranks, stop, method, checkpointer, stream)
+        if wanted := recipe.get("resume"):
+            _resume(loop, wanted)
+        loop.run()
+        if loop.validation and loop.validation.patience is not None:
+            loop.load_best()
+        weights = full_weights(loop.model)
+        if ranks.leads:
+            artifacts = method.artifacts(dict(weights))
+            checkpointer.save_checkpoint(artifacts, epoch=recipe.epochs - 1)
+
+
+def _resume(loop: Loop, wanted: str) -> None:
+    """Go on from the checkpoint that is wanted; without one, make the run's first step."""
+
+    def say(line: str) -> None:
+        if loop.ranks.leads:
+            print(line, flush=True)
+
+    found = checkpoints.find(wanted, loop.habits.checkpoints, say)
+    # all processes go on from the same one
+    path = loop.ranks.of_the_leader(found)
+    if path:
+        loop.resume(path)
+        say(f"resumed after step {loop.position.step} from {path}")
+    else:
+        loop.start_from(0)
+
+
+def build(
+    recipe: DictConfig,
+    ranks: Ranks,
+    stop: Stop,
+    method: Method,
+    checkpointer: Any,
+    stream: MetricStream | None,
+) -> Loop:
+    """Everything that the loop works with, in the order that torchtune's recipes draw their random
+    numbers in."""
+    # the same adapters in every process; torchtune's own function adds the rank
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe, ranks, method, checkpointer)
+    tokenizer = config.instantiate(recipe.tokenizer)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = config.instantiate(recipe.optimizer, trained)
+    objective = SupervisedFineTuning(model, config.instantiate(recipe.loss))
+    rows = _rows(recipe.dataset, tokenizer)
+    micro, passes = recipe.batch_size, recipe.gradient_accumulation_steps
+    schedule = Schedule(
+        rows=len(rows),
+        rows_per_step=micro * passes * ranks.size,
+        shuffle=recipe.shuffle,
+        max_steps=recipe.get("max_steps_per_epoch"),
+    )
+    if not schedule.steps:
+        raise SettingsError(
+            f"{schedule.rows} rows do not fill one step of {schedule.rows_per_step}",
+            where="--batch-size",
+            hint="lower it, or add rows",
+        )
+    scheduler = config.instantiate(
+        recipe.lr_scheduler,
+        optimizer,
+        num_training_steps=recipe.epochs * schedule.steps,
+        last_epoch=-1,
+    )
+    if window := recipe.get("packing_window"):
+        layout: Any = Packed(window, attend_by_document(model))
+    else:
+        collate = recipe.get("collate_fn", "torchtune.data.padded_collate_sft")
+        padding = {"padding_idx": tokenizer.pad_id, "ignore_idx": CROSS_ENTROPY_IGNORE_IDX}
+        layout = Padded(micro, functools.partial(_get_component_from_path(collate), **padding))
+    validation = None
+    if looks := recipe.get("validation"):
+        validation = Validation(
+            rows=_rows(looks.dataset, tokenizer),
+            every=looks.every_n_steps,
+            patience=looks.get("early_stop"),
+            layout=layout,
+        )
+    output = Path(recipe.output_dir)
+    clip = recipe.get("clip_grad_norm")
+    # dropout differs between processes, and only in a world of several
+    torch.manual_seed(recipe.seed + ranks.rank) if ranks.size > 1 else None
+    return Loop(
+        model=model,
+        objective=objective,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        rows=rows,
+        schedule=schedule,
+        layout=layout,
+        validation=validation,
+        habits=Habits(
+            epochs=recipe.epochs,
+            clip_grad_norm=None if clip is None else float(clip),
+            log_every=recipe.get("log_every_n_steps", 1),
+            save_every=recipe.get("save_every_n_steps"),
+            keep=recipe.get("keep_checkpoints", 1),
+            checkpoints=output,
+            logs=Path(recipe.metric_logger.get("log_dir", output)),
+            seed=recipe.seed,
+        ),
+        ranks=ranks,
+        stop=stop,
+        stream=stream,
+        activations=training.get_act_offloading_ctx_manager(
+            model, recipe.get("enable_activation_offloading", False)
+        ),
+    )
+
+
+def build_model(recipe: DictConfig, ranks: Ranks, method: Method, checkpointer: Any) -> Any:
+    """The model with its base weights, trained weights chosen, spread over the processes."""
+    dtype = training.get_dtype(recipe.dtype, device=ranks.device)
+    # a model that will be spread is built beside the devices, each of which gets its part
+    place = ranks.device if ranks.size == 1 else torch.device("cpu")
+    with training.set_default_dtype(dtype), place:
+        model = config.instantiate(recipe.model)
+    method.prepare(model, checkpointer.load_checkpoint()[training.MODEL_KEY])
+    if recipe.get("compile"):
+        training.compile_model(model, verbose=False)
+    if recipe.get("enable_activation_checkpointing"):
+        training.set_activation_checkpointing(
+            model, auto_wrap_policy={modules.TransformerSelfAttentionLayer}
+        )
+    return worlds.spread(model, ranks)
+
+
+def _rows(dataset: DictConfig | ListConfig, tokenizer: Any) -> Any:
+    if isinstance(dataset, ListConfig):
+        return ConcatDataset([config.instantiate(part, tokenizer) for part in dataset])
+    return config.instantiate(dataset, tokenizer)
+
+
+def _refuse(recipe: DictConfig) -> None:
+    for key, instead in NOT_HERE.items():
+        parent, _, name = key.rpartition(".")
+        node = recipe.get(parent) if parent else recipe
+        if OmegaConf.is_dict(node) and node.get(name):
+            raise SettingsError(f"{key} is not for this recipe", where="the recipe", hint=instead)
+    if recipe.get("enable_activation_offloading") and (
+        recipe.device == "cpu" or not recipe.get("enable_activation_checkpointing")
+    ):
+        raise SettingsError(
+            "enable_activation_offloading needs a GPU and enable_activation_checkpointing",
+            where="the recipe",
+        )
+
+
+if __name__ == "__main__":
+    main()

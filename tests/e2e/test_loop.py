@@ -1,0 +1,198 @@
+"""The training loop in processes of its own: killed, stopped, resumed, and in worlds of two."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrypoint.data.source import EMBEDDED_FOLDER
+from tests.recipes import losses, recipe
+
+pytestmark = pytest.mark.e2e
+
+STEPS = 12
+
+
+def arguments(model: Path, output: Path, *more: object) -> tuple[str, ...]:
+    given = (
+        "sft", "--model", model, "--output", output, "--max-seq-len", 256, "--max-steps", STEPS,
+        "--save-every", 1, "--lr", 3e-3, "--resume", "auto",
+    )  # fmt: skip
+    return (sys.executable, "-m", "entrypoint", *map(str, (*given, *more)))
+
+
+def steps_of(output: Path) -> list[dict[str, Any]]:
+    lines = (output / "logs" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbs."""
+    output = tmp_path_factory.mktemp("loop") / "straight"
+    ended = subprocess.run(arguments(tiny_model, output), capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return output
+
+
+def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(
+    straight: Path, tiny_model: Path, tmp_path: Path
+):
+    """With a save after every step, many of the moments are inside one."""
+    output, moments = tmp_path / "run", random.Random(0)
+    metrics = output / "logs" / "metrics.jsonl"
+    kills = 0
+    while kills < 4:
+        process = subprocess.Popen(
+            arguments(tiny_model, output), stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        before = metrics.read_text() if metrics.exists() else ""
+        while process.poll() is None and (
+            not metrics.exists() or metrics.read_text() in ("", before)
+        ):
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.15))
+        if process.poll() is not None:
+            break
+        kill_all(process.pid)
+        process.wait()
+        kills += 1
+    assert kills >= 2
+    ended = subprocess.run(arguments(tiny_model, output), capture_output=True, text=True)
+    if (output / "result.json").exists() and ended.returncode == 3:
+        assert "has ended" in ended.stderr
+    else:
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert losses(steps_of(output)) == losses(steps_of(straight))
+    assert final_weights(output) == final_weights(straight)
+    assert not list((output / "checkpoints").glob(".*"))
+
+
+def kill_all(parent: int) -> None:
+    """SIGKILL to `train` and to the recipe, which has a session of its own."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    for pid in (parent, *map(int, children)):
+        os.kill(pid, signal.SIGKILL)
+
+
+def final_weights(output: Path) -> bytes:
+    return (output / "final" / "model-00001-of-00001.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_a_checkpoint_that_the_same_command_goes_on_from(
+    straight: Path, tiny_model: Path, tmp_path: Path, number: signal.Signals, code: int
+):
+    output = tmp_path / "run"
+    saves_late = arguments(tiny_model, output, "--save-every", 100)
+    process = subprocess.Popen(
+        saves_late, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics = output / "logs" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(number)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == code, out + error
+    assert "a checkpoint is saved" in error
+    assert "--resume auto" in error
+    done = len(steps_of(output))
+    assert done < STEPS
+    assert [path.name for path in (output / "checkpoints").glob("step_*")] == [f"step_{done}"]
+    ended = subprocess.run(saves_late, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"resumed after step {done}" in ended.stdout
+    assert losses(steps_of(output)) == losses(steps_of(straight))
+
+
+def test_a_run_that_has_ended_is_not_resumed(straight: Path, tiny_model: Path):
+    ended = subprocess.run(arguments(tiny_model, straight), capture_output=True, text=True)
+    assert ended.returncode == 3
+    assert "has ended" in ended.stderr
+
+
+def test_7_a_loss_that_is_not_finite(tiny_model: Path, tmp_path: Path):
+    ended = subprocess.run(
+        arguments(
+            tiny_model, tmp_path / "run", "--lr", 1e30, "--set", "clip_grad_norm=null", "--set",
+            "optimizer={_component_: torch.optim.SGD, lr: 1e30}",
+        ),
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert ended.returncode == 7, ended.stdout + ended.stderr
+    assert "the loss is" in ended.stdout
+    assert list((tmp_path / "run" / "logs").glob("not-finite-step-*.json"))
+
+
+def tune_run(config: Any, folder: Path, processes: int) -> list[dict[str, Any]]:
+    """`tune run` of our recipe in a world of that many processes on this machine."""
+    from omegaconf import OmegaConf
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "recipe.yaml"
+    path.write_text(OmegaConf.to_yaml(config))
+    flags = ("--nproc_per_node", str(processes)) if processes > 1 else ()
+    ended = subprocess.run(
+        (sys.executable, "-m", "entrypoint.tune", "run", *flags, "entrypoint.tune.recipe",
+         "--config", str(path)),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return steps_of(folder)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_two_processes_learn_as_one_and_can_take_over_from_it(
+    method: str, tiny_model: Path, tmp_path: Path
+):
+    given = {
+        "method": method, "data": str(EMBEDDED_FOLDER), "eval_every": 4, "save_every": 2, "keep": 9,
+    }  # fmt: skip
+    # a small window: the processes do not all have the same number of passes
+    window = "packing_window=130"
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = tune_run(recipe(tiny_model, one, window, batch_size=6, **given), one, 1)
+    halved = recipe(tiny_model, two, window, batch_size=3, **given)
+    together = tune_run(halved, two, 2)
+    assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
+    for name in ("grad_norm", "tokens", "tokens_trained"):
+        assert [step[name] for step in together] == pytest.approx(
+            [step[name] for step in alone], abs=1e-5
+        )
+    assert together[3]["validation_loss"] == pytest.approx(alone[3]["validation_loss"], abs=1e-5)
+    assert_close(one, two)
+
+    for folder, processes, source in ((tmp_path / "2-1", 1, two), (tmp_path / "1-2", 2, one)):
+        resumes = recipe(
+            tiny_model, folder, window, batch_size=6 // processes,
+            resume=str(source / "checkpoints" / "step_2"), **given,
+        )  # fmt: skip
+        rest = tune_run(resumes, folder, processes)
+        assert [step["step"] for step in rest] == [3, 4, 5, 6]
+        assert losses(rest) == pytest.approx(losses(alone)[2:], abs=1e-5)
+        assert_close(one, folder)
+
+
+def assert_close(one: Path, other: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    first, second = (
+        load_file(folder / "checkpoints" / "epoch_0" / "model-00001-of-00001.safetensors")
+        for folder in (one, other)
+    )
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, rtol=0, atol=1e-5)

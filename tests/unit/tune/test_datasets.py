@@ -1,0 +1,41 @@
+"""entrypoint.tune.datasets: rows of a file, one at a time."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from entrypoint.tune import compat
+
+compat.apply()
+
+from entrypoint.tune.datasets import ChatDataset  # noqa: E402
+from entrypoint.tune.tokenizer import ChatTokenizer  # noqa: E402
+
+
+@pytest.mark.parametrize("end", ["\n", "", "\r\n", "\n\n  \n"])
+def test_rows_are_read_by_number(tiny_model: Path, tmp_path: Path, end: str):
+    lines = [
+        json.dumps({"prompt": f"Où est {city}?", "completion": city}, ensure_ascii=False)
+        for city in ("Oslo", "Málaga", "Łódź")
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(("\n\n".join(lines) + end).encode())
+    tokenizer = ChatTokenizer(str(tiny_model))
+    rows = ChatDataset(tokenizer, str(path))
+    assert len(rows) == 3
+    for index, city in ((2, "Łódź"), (0, "Oslo"), (1, "Málaga")):
+        row = rows[index]
+        trained = [label for label in row["labels"] if label != -100]
+        assert tokenizer.tokenizer.decode(trained).startswith(city)
+        assert len(row["tokens"]) == len(row["labels"])
+
+
+def test_labels_are_where_the_tokenizer_says(tiny_model: Path, rows: Path):
+    tokenizer = ChatTokenizer(str(tiny_model))
+    row = ChatDataset(tokenizer, str(rows))[0]
+    tokens, mask = tokenizer.tokenize(json.loads(rows.read_text().splitlines()[0])["messages"])
+    assert row["tokens"] == tokens
+    assert row["labels"] == [
+        -100 if masked else token for token, masked in zip(tokens, mask, strict=True)
+    ]

@@ -1,0 +1,86 @@
+"""entrypoint.tune.packing: which rows share a window, and that they do not see each other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entrypoint.data.source import EMBEDDED_FOLDER
+from entrypoint.models.card import describe, read_config
+from entrypoint.models.weights import find_shards
+from entrypoint.tune import compat
+from tests.checkpoints import KINDS, write_checkpoint
+
+compat.apply()
+
+from entrypoint.tune.batches import Packed  # noqa: E402
+from entrypoint.tune.packing import Documents, attend_by_document, best_fit  # noqa: E402
+from entrypoint.tune.tokenizer import ChatTokenizer  # noqa: E402
+
+
+@given(st.lists(st.integers(1, 120), max_size=60), st.integers(1, 100))
+def test_every_row_is_in_one_window_and_whole(lengths: list[int], window: int):
+    windows = best_fit(lengths, window)
+    assert sorted(row for rows in windows for row in rows) == list(range(len(lengths)))
+    for rows in windows:
+        assert sum(lengths[row] for row in rows) <= window or len(rows) == 1
+    # no two windows would have fitted into one, long rows apart
+    filled = sorted(sum(lengths[row] for row in rows) for rows in windows)
+    assert len(filled) < 2 or filled[0] + filled[1] > window
+
+
+def test_windows_of_the_built_in_data_are_nearly_full(tiny_model: Path):
+    tokenizer = ChatTokenizer(str(tiny_model))
+    lengths = [
+        len(tokenizer(json.loads(line))["tokens"])
+        for line in (EMBEDDED_FOLDER / "train.jsonl").read_text().splitlines()
+    ]
+    windows = best_fit(lengths, 1024)
+    assert sum(lengths) / (1024 * len(windows)) >= 0.95
+
+
+def test_a_mask_is_causal_and_keeps_rows_apart():
+    found = Documents((2, 1)).mask(torch.device("cpu"))
+    assert found.int().tolist() == [[[1, 0, 0], [1, 1, 0], [0, 0, 1]]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_logits_are_those_of_the_rows_alone(kind: str, tmp_path: Path):
+    from omegaconf import OmegaConf
+    from torchtune.config import instantiate
+
+    folder = write_checkpoint(tmp_path / kind, kind)
+    card = describe(kind, folder, read_config(folder / "config.json"), find_shards(folder))
+    torch.manual_seed(1)
+    model: Any = instantiate(
+        OmegaConf.create({"_component_": card.builder, **card.arguments, "max_seq_len": 64})
+    ).eval()
+    ids = torch.randint(0, 96, (60,)).split([17, 30, 1, 12])
+    with torch.no_grad():
+        alone = torch.cat([model(row[None])[0] for row in ids])
+    by_document = attend_by_document(model)
+    assert by_document == (kind != "gemma2")
+    rows = [{"tokens": row.tolist(), "labels": row.tolist()} for row in ids]
+    (batch,) = Packed(64, by_document)(rows)
+    with torch.no_grad():
+        packed = model(batch.tokens, mask=batch.mask, input_pos=batch.positions)[0]
+    assert alone.std() > 0.1
+    torch.testing.assert_close(packed, alone, rtol=0, atol=1e-5)
+
+
+def test_other_masks_reach_torchtunes_attention(tiny_model: Path):
+    from torchtune.models.llama3_2 import llama3_2
+
+    sizes = {"vocab_size": 9, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1}
+    model = llama3_2(**sizes, embed_dim=8, intermediate_dim=8, max_seq_len=8).eval()
+    ids, seen = torch.arange(6)[None], Documents((4, 2))
+    with torch.no_grad():
+        causal, masked = model(ids), model(ids, mask=seen.mask(ids.device))
+        assert attend_by_document(model)
+        assert torch.equal(model(ids), causal)
+        assert torch.equal(model(ids, mask=seen.mask(ids.device)), masked)
+        torch.testing.assert_close(model(ids, mask=seen), masked, rtol=0, atol=1e-5)

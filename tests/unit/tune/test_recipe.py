@@ -1,0 +1,265 @@
+"""entrypoint.tune.recipe and the loop: held against torchtune's own recipes, and resumed."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from entrypoint.errors import Interrupted, SettingsError, TrainingError
+from tests.recipes import UNPACKED, few_rows, losses, metrics, recipe, train, train_stock
+
+METHODS = pytest.mark.parametrize("method", ["lora", "full"])
+
+
+def final(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints" / "epoch_0" / "model-00001-of-00001.safetensors")
+
+
+@METHODS
+def test_losses_equal_those_of_torchtunes_recipe(method: str, tiny_model: Path, tmp_path: Path):
+    """Step by step, over the border of an epoch, with gradient accumulation."""
+    overrides = (*UNPACKED, "gradient_accumulation_steps=2")
+    # torchtune carries rows that fill no step into the next epoch; twelve leave none over
+    data = few_rows(tmp_path / "data", train=12)
+    given = {"method": method, "epochs": 2, "batch_size": 2, "data": data, "max_steps": None}
+    stock = train_stock(recipe(tiny_model, tmp_path / "stock", *overrides, **given))
+    ours = train(recipe(tiny_model, tmp_path / "ours", *overrides, **given))
+    assert len(stock) == len(ours) == 6
+    assert losses(ours) == pytest.approx(losses(stock), abs=1e-5)
+    assert [step["grad_norm"] for step in ours] == pytest.approx(
+        [step["grad_norm"] for step in stock], abs=1e-5
+    )
+    assert losses(ours)[-1] < losses(ours)[0] - 0.01, "nothing was learned"
+
+
+@METHODS
+def test_weights_equal_those_of_torchtunes_recipe(method: str, tiny_model: Path, tmp_path: Path):
+    train_stock(recipe(tiny_model, tmp_path / "stock", *UNPACKED, method=method, max_steps=3))
+    train(recipe(tiny_model, tmp_path / "ours", *UNPACKED, method=method, max_steps=3))
+    stock, ours = final(tmp_path / "stock"), final(tmp_path / "ours")
+    assert stock.keys() == ours.keys()
+    for name, weight in stock.items():
+        torch.testing.assert_close(ours[name], weight, rtol=0, atol=1e-5)
+
+
+@METHODS
+def test_packing_and_labelled_logits_learn_the_same(method: str, tiny_model: Path, tmp_path: Path):
+    plain = train(recipe(tiny_model, tmp_path / "plain", *UNPACKED, method=method))
+    fast = train(recipe(tiny_model, tmp_path / "fast", "packing_window=100", method=method))
+    assert losses(fast) == pytest.approx(losses(plain), abs=1e-5)
+    same = ("tokens", "tokens_trained", "lr", "epoch")
+    assert [[step[key] for key in same] for step in fast] == [
+        [step[key] for key in same] for step in plain
+    ]
+
+
+def test_packing_works_with_any_loss_of_torchtunes(tiny_model: Path, tmp_path: Path):
+    overrides = ("loss._component_=torch.nn.CrossEntropyLoss", "packing_window=128")
+    packed = train(recipe(tiny_model, tmp_path / "packed", *overrides))
+    plain = train(recipe(tiny_model, tmp_path / "plain", *UNPACKED))
+    assert losses(packed) == pytest.approx(losses(plain), abs=1e-5)
+
+
+@METHODS
+def test_a_signal_saves_and_a_resumed_run_is_the_uninterrupted_one(
+    method: str, tiny_model: Path, tmp_path: Path
+):
+    data = few_rows(tmp_path / "data", train=18)
+    given = {"method": method, "epochs": 2, "data": data, "max_steps": None}
+    straight = train(recipe(tiny_model, tmp_path / "straight", **given))
+    for stop_after in (3, 4, 7):
+        with pytest.raises(Interrupted, match=f"after step {stop_after}") as stopped:
+            train(
+                recipe(tiny_model, tmp_path / "run", resume="auto", **given), stop_after=stop_after
+            )
+        assert stopped.value.exit_code == 143
+    resumed = train(recipe(tiny_model, tmp_path / "run", resume="auto", **given))
+    assert losses(resumed) == losses(straight)
+    assert [step["lr"] for step in resumed] == [step["lr"] for step in straight]
+    weights = [
+        load_file(tmp_path / name / "checkpoints" / "epoch_1" / "model-00001-of-00001.safetensors")
+        for name in ("straight", "run")
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_dropout_goes_on_where_it_was(tiny_model: Path, tmp_path: Path):
+    dropout = "model.lora_dropout=0.5"
+    straight = train(recipe(tiny_model, tmp_path / "straight", dropout))
+    without = train(recipe(tiny_model, tmp_path / "without"))
+    assert losses(straight) != losses(without)
+    with pytest.raises(Interrupted):
+        train(recipe(tiny_model, tmp_path / "run", dropout), stop_after=3)
+    resumed = train(recipe(tiny_model, tmp_path / "run", dropout, resume="auto"))
+    assert losses(resumed) == losses(straight)
+
+
+def test_a_signal_within_a_step_undoes_the_step(tiny_model: Path, tmp_path: Path):
+    """Several passes a step, with dropout: the random numbers go back as well."""
+    passes = ("model.lora_dropout=0.5", "packing_window=60")
+    straight = train(recipe(tiny_model, tmp_path / "straight", *passes))
+    # a step looks once before it and once after each of its four passes
+    for look in (4, 3, 8, 1, 2):
+        with pytest.raises(Interrupted):
+            train(recipe(tiny_model, tmp_path / "run", *passes, resume="auto"), stop_at_look=look)
+    saved = [path.name for path in (tmp_path / "run" / "checkpoints").glob("step_*")]
+    assert saved == ["step_1"]
+    resumed = train(recipe(tiny_model, tmp_path / "run", *passes, resume="auto"))
+    assert losses(resumed) == losses(straight)
+
+
+def test_a_signal_ends_a_look_at_held_out_rows(tiny_model: Path, tmp_path: Path):
+    data = few_rows(tmp_path / "data", train=24, held_out=40)
+    given = {"data": data, "eval_every": 1, "max_steps": 2}
+    config = recipe(tiny_model, tmp_path / "run", **given)
+    # two looks in the step, then one before each sixteen rows
+    with pytest.raises(Interrupted, match="after step 1"):
+        train(config, stop_at_look=4)
+    (step,) = metrics(config)
+    assert "validation_loss" not in step
+    assert (tmp_path / "run" / "checkpoints" / "step_1").is_dir()
+
+
+def test_checkpoints_of_another_course_do_not_stay(tiny_model: Path, tmp_path: Path):
+    output = tmp_path / "run"
+    train(recipe(tiny_model, output, save_every=2, keep=9))
+    at_two = str(output / "checkpoints" / "step_2")
+    config = recipe(tiny_model, output, save_every=3, keep=9, resume=at_two, lr=1e-4)
+    with pytest.raises(Interrupted):
+        train(config, stop_after=3)
+    kept = {path.name for path in (output / "checkpoints").glob("step_*")}
+    assert kept == {"step_2", "step_3"}
+    elsewhere = recipe(tiny_model, tmp_path / "other", resume=str(output), max_steps=3)
+    assert train(elsewhere) == []
+    assert (tmp_path / "other" / "checkpoints" / "step_3").is_dir()
+
+
+def test_a_broken_checkpoint_is_passed_over(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    output = tmp_path / "run"
+    straight = train(recipe(tiny_model, output, save_every=2, keep=3))
+    newest = output / "checkpoints" / "step_6" / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    resumed = train(recipe(tiny_model, output, resume="auto", save_every=2, keep=3))
+    said = capsys.readouterr().out
+    assert "passed over" in said
+    assert "resumed after step 4" in said
+    assert losses(resumed) == losses(straight)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(
+    tiny_model: Path, tmp_path: Path
+):
+    logs = tmp_path / "run" / "logs"
+    logs.mkdir(parents=True)
+    (tmp_path / "run" / "recipe.yaml").write_text("")
+    (logs / "metrics.jsonl").write_text('{"step": 1, "loss": 9.0}\n{"step": 2, "lo')
+    steps = train(recipe(tiny_model, tmp_path / "run", resume="auto", max_steps=2))
+    assert [step["step"] for step in steps] == [1, 2]
+    assert steps[0]["loss"] != 9.0
+
+
+def test_another_run_cannot_be_resumed(tiny_model: Path, tmp_path: Path):
+    train(recipe(tiny_model, tmp_path / "run", max_steps=1))
+    with pytest.raises(SettingsError, match="seed 42, this one has 7"):
+        train(recipe(tiny_model, tmp_path / "run", resume="auto", seed=7))
+    with pytest.raises(SettingsError, match="trained weights"):
+        train(recipe(tiny_model, tmp_path / "run", resume="auto", method="full"))
+
+
+def test_only_the_last_checkpoints_and_the_best_are_kept(tiny_model: Path, tmp_path: Path):
+    data = few_rows(tmp_path / "data", train=40, held_out=8)
+    # away from the lowest loss: the first look is the best
+    steps = train(
+        recipe(tiny_model, tmp_path / "run", "+optimizer.maximize=true", lr=3e-2,
+               data=data, eval_every=1, save_every=1, keep=2)
+    )  # fmt: skip
+    looks = [step["validation_loss"] for step in steps]
+    best = 1 + looks.index(min(looks))
+    kept = {int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").glob("step_*")}
+    assert kept == {5, 6, best}
+    assert best < 5, looks
+
+
+def test_training_stops_when_validation_no_longer_gains(tiny_model: Path, tmp_path: Path):
+    data = few_rows(tmp_path / "data", train=40, held_out=8)
+    output = tmp_path / "run"
+    steps = train(
+        recipe(tiny_model, output, "+optimizer.maximize=true", lr=3e-2,
+               data=data, eval_every=1, early_stop=2, max_steps=10)
+    )  # fmt: skip
+    looks = [step["validation_loss"] for step in steps]
+    best = 1 + looks.index(min(looks))
+    assert len(steps) == best + 2 < 10
+    saved = load_file(output / "checkpoints" / f"step_{best}" / "state.safetensors")
+    adapter = torch.load(output / "checkpoints" / "epoch_0" / "adapter_model.pt")
+    assert adapter
+    assert all(torch.equal(adapter[name], saved[f"weight/{name}"]) for name in adapter)
+
+
+def test_validation_loss_is_the_mean_over_all_labels(tiny_model: Path, tmp_path: Path):
+    """What the last step's model has on the held-out rows, computed the long way."""
+    from transformers import AutoModelForCausalLM
+
+    data = few_rows(tmp_path / "data", train=40, held_out=70)
+    config = recipe(tiny_model, tmp_path / "run", data=data, eval_every=3, method="full")
+    found = train(config)[-1]["validation_loss"]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "checkpoints" / "epoch_0")
+    from torchtune.config import instantiate
+
+    rows = instantiate(config.validation.dataset, instantiate(config.tokenizer))
+    total = count = 0
+    with torch.no_grad():
+        for row in (rows[index] for index in range(len(rows))):
+            labels = torch.tensor(row["labels"])[1:]
+            logits = model(torch.tensor([row["tokens"]])).logits[0, :-1]
+            total += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+            count += (labels != -100).sum().item()
+    assert found == pytest.approx(total / count, abs=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_rows(
+    tiny_model: Path, tmp_path: Path
+):
+    config = recipe(
+        tiny_model, tmp_path / "run", "lr_scheduler.num_warmup_steps=0", "clip_grad_norm=null",
+        "optimizer._component_=torch.optim.SGD", "optimizer.fused=false", lr=1e30,
+    )  # fmt: skip
+    with pytest.raises(TrainingError, match=r"at step [2-6]") as failed:
+        train(config)
+    assert failed.value.exit_code == 7
+    (report,) = (tmp_path / "run" / "logs").glob("not-finite-step-*.json")
+    found = json.loads(report.read_text())
+    assert not math.isfinite(float(found["loss"]))
+    assert len(found["rows"]) == 4
+    assert all(1 <= row <= 1000 for row in found["rows"])
+    order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+    start = 4 * (found["step"] - 1)
+    assert found["rows"] == sorted(int(row) + 1 for row in order[start : start + 4])
+
+
+@pytest.mark.parametrize(
+    "key", ["optimizer_in_bwd", "resume_from_checkpoint", "dataset.packed", "profiler.enabled"]
+)
+def test_keys_that_would_do_nothing_are_refused(tiny_model: Path, tmp_path: Path, key: str):
+    with pytest.raises(SettingsError, match=key):
+        train(recipe(tiny_model, tmp_path / "run", f"+{key}=true"))
+
+
+def test_offloading_needs_a_gpu(tiny_model: Path, tmp_path: Path):
+    with pytest.raises(SettingsError, match="needs a GPU"):
+        train(recipe(tiny_model, tmp_path / "run", "enable_activation_offloading=true"))
+
+
+@METHODS
+def test_activation_checkpointing_changes_nothing(method: str, tiny_model: Path, tmp_path: Path):
+    plain = train(recipe(tiny_model, tmp_path / "plain", method=method))
+    key = "enable_activation_checkpointing=true"
+    with pytest.raises(Interrupted):
+        train(recipe(tiny_model, tmp_path / "run", key, method=method), stop_after=3)
+    saving = train(recipe(tiny_model, tmp_path / "run", key, method=method, resume="auto"))
+    assert losses(saving) == pytest.approx(losses(plain), abs=1e-6)
