@@ -36,10 +36,10 @@ def evaluate(
     dtype: Dtype,
 ) -> None:
     """Score a model with the lm-eval harness."""
-    from entrypoint import pipeline, zero_first
+    from entrypoint import scoring, zero_first
 
     def work(environ: Mapping[str, str]) -> None:
-        pipeline.evaluate_one(
+        scoring.evaluate_one(
             model, tasks, environ,
             include=tasks_folder, label=label, output=output, limit=limit, device=device,
             dtype=dtype,

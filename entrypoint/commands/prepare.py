@@ -1,101 +1,33 @@
 """`train prepare`."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import click
 
 from entrypoint import options
-from entrypoint.data.names import CHECKS, FORMATS, PRESETS
-from entrypoint.options import POSITIVE, CommaList, Override
-
-
-class Columns(click.ParamType[dict[str, str], Any]):
-    """`field=column,field=column`."""
-
-    name = "columns"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, str]:
-        if isinstance(value, dict):
-            return value
-        pairs = [item.partition("=") for item in str(value).split(",") if item.strip()]
-        for field, equals, column in pairs:
-            if not (field.strip() and equals and column.strip()):
-                self.fail(f"{field!r} has no column: write FIELD=COLUMN,…", param, ctx)
-        return {field.strip(): column.strip() for field, _, column in pairs}
 
 
 @click.command()
 @options.data
-@options.option(
-    "--preset",
-    type=click.Choice(PRESETS),
-    help="A published data set with its columns, instead of --data.",
-)
-@options.option(
-    "--split", metavar="SPLIT", help="Of a data set of the hub: train, or a slice, train[:10%]."
-)
-@options.option(
-    "--format", type=click.Choice(FORMATS), help="The shape of rows.  [default: found by itself]"
-)
-@options.option(
-    "--columns",
-    type=Columns(),
-    default="",
-    metavar="FIELD=COLUMN,…",
-    help="Which column holds what: instruction=question,output=reply.",
-)
-@options.option(
-    "--eval-fraction",
-    type=click.FloatRange(min=0, max=1, max_open=True),
-    metavar="SHARE",
-    help="Rows to hold out.  [default: 0.1; none where the source has its own]",
-)
-@options.option("--max-rows", type=POSITIVE, help="At most so many training rows.")
-@options.option("--shuffle", is_flag=True, help="Write training rows in random order.")
+@options.preset
+@options.split
+@options.row_format
+@options.columns
+@options.eval_fraction
+@options.max_rows
+@options.shuffle
 @options.seed
-@options.option(
-    "--policy",
-    "policies",
-    multiple=True,
-    type=Override(),
-    metavar="CHECK=POLICY",
-    help=f"error, drop or keep, for a check: {', '.join(CHECKS)}. Repeatable.",
-)
-@options.option(
-    "--output",
-    command="prepare",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="The folder to write; must not exist.  [default: outputs/prepare-<name>-<time>]",
-)
+@options.policy
+@options.prepare_output
 @options.model
-@options.option("--no-tokens", is_flag=True, help="Count no tokens; --model is not needed then.")
+@options.no_tokens
 @options.max_seq_len
-@options.option(
-    "--preview",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="N",
-    help="Show the tokens of N rows in colour, by what is trained.",
-)
-@options.option(
-    "--near-duplicates",
-    type=click.FloatRange(min=0, max=1, min_open=True),
-    metavar="SIMILARITY",
-    help="Also look for rows that share so much (0.8) of their words' runs.",
-)
-@options.option(
-    "--check-leakage",
-    type=CommaList(),
-    default="",
-    help="Also look for text of these lm-eval tasks in the rows.",
-)
+@options.preview
+@options.near_duplicates
+@options.check_leakage
 @options.tasks_folder
-@options.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@options.as_json
 def prepare(**given: Any) -> None:
     """Make any data set a checked one that training reads.
 

@@ -18,7 +18,7 @@ ORDER = (
     "errors", "files", "noise", "secrets", "settings", "run_folder", "topology", "allocator",
     "progress", "zero_first", "hub", "models", "data",
     "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "collect",
-    "preparation", "pipeline", "options", "commands", "cli",
+    "scoring", "preparation", "pipeline", "parameters", "options", "commands", "cli",
 )  # fmt: skip
 """Stages in the direction of the flow: none imports one behind it at module level."""
 
@@ -53,7 +53,7 @@ def test_torchtune_is_imported_in_tune_alone():
 
 
 def test_click_lives_in_the_command_line_alone():
-    allowed = {"cli.py", "options.py"}
+    allowed = {"cli.py", "options.py", "parameters.py"}
     assert all(path in allowed or path.startswith("commands/") for path in users_of("click"))
 
 
