@@ -10,8 +10,11 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
+from entrypoint import noise
 from entrypoint.tune import compat
 
+# torchrun starts this module by itself, and what follows warns when it is imported
+noise.silence()
 compat.apply()
 
 import torch  # noqa: E402
@@ -21,7 +24,6 @@ from torchtune.config._utils import _get_component_from_path  # noqa: E402
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX  # noqa: E402
 from torchtune.datasets import ConcatDataset  # noqa: E402
 
-from entrypoint import noise  # noqa: E402
 from entrypoint.errors import SettingsError, TrainError  # noqa: E402
 from entrypoint.tune import checkpoints, worlds  # noqa: E402
 from entrypoint.tune.batches import Packed, Padded, Schedule  # noqa: E402
@@ -46,7 +48,6 @@ NOT_HERE = {
 @config.parse  # type: ignore[untyped-decorator]
 def main(recipe: DictConfig) -> None:
     """Train as the recipe says, and end with Tunecask's exit code."""
-    noise.silence()
     ranks = worlds.join(recipe.device)
     try:
         with listening() as stop:
