@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -18,10 +17,12 @@ from entrypoint.data.dataset import Dataset, find
 from entrypoint.data.folder import DESCRIPTION, Request
 from entrypoint.data.prepare import Inspector, prepare
 from entrypoint.data.shapes import PRESETS
-from entrypoint.errors import SettingsError
+from entrypoint.errors import ModelError, SettingsError
 from entrypoint.files import write_json
 from entrypoint.models import source as model_source
+from entrypoint.models.tokenizers import CONVERT, FAST
 from entrypoint.noise import hide_loading_bars
+from entrypoint.run_folder import default_output
 from entrypoint.settings import EMBEDDED
 
 if TYPE_CHECKING:
@@ -98,7 +99,9 @@ def prepare_one(asked: Asked, environ: Mapping[str, str]) -> None:
         tokens = None if asked.no_tokens else token_inspector(asked, environ)
         if tokens:
             inspectors.append(tokens)
-        folder = (asked.output or default_output(asked.preset or reference)).absolute()
+        folder = (
+            asked.output or default_output("prepare", short_name(asked.preset or reference))
+        ).absolute()
         prepared = prepare(source, request, folder, tuple(inspectors))
     statistics = tokens.statistics() if tokens else None
     described = report.as_dict(json.loads((folder / DESCRIPTION).read_text("utf-8")), statistics)
@@ -139,6 +142,12 @@ def check_rows(dataset: Dataset, model: Path, recipe: str) -> None:
 def token_inspector(asked: Asked, environ: Mapping[str, str]) -> "TokenInspector":
     """Counts with the tokenizer of the model that will be trained."""
     model = model_source.load(asked.model, environ, dry=False)
+    if model.native_tokenizer:
+        raise ModelError(
+            f"the model has no {FAST}, so its tokens cannot be counted",
+            where="--model or TRAIN_MODEL",
+            hint=f"--no-tokens leaves that out; or: {CONVERT}",
+        )
     model_source.ensure_present(model, environ)
     longest = asked.max_seq_len or min(LONGEST_ROW, model.context)
     from entrypoint.data.chat import Chat
@@ -148,6 +157,6 @@ def token_inspector(asked: Asked, environ: Mapping[str, str]) -> "TokenInspector
     return TokenInspector(Chat(str(model.folder)), longest, asked.preview)
 
 
-def default_output(reference: str) -> Path:
-    name = "stdin" if reference == "-" else Path(reference.split(":")[0]).name.split(".")[0]
-    return Path("outputs") / f"prepare-{name or 'data'}-{datetime.now():%Y%m%d-%H%M%S}"
+def short_name(reference: str) -> str:
+    """What --data names, without its folders, suffixes and configuration."""
+    return "stdin" if reference == "-" else Path(reference.split(":")[0]).name.split(".")[0]

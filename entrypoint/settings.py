@@ -32,7 +32,7 @@ class Settings:
     model: str = EMBEDDED
     """A folder in Hugging Face format, ORG/NAME[@REVISION] on the hub, or `embedded`."""
     data: str = EMBEDDED
-    """A .jsonl file, a folder with train.jsonl (and eval.jsonl), or `embedded`."""
+    """Files of rows, a data set of the hub, or `embedded`; see entrypoint.data.dataset."""
     method: Method = "lora"
     output: Path | None = None
     """The run folder itself; it must not hold a run yet."""

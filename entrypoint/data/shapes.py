@@ -158,9 +158,10 @@ def detect(
         if not set(aliases) & set(there)
         and (match := difflib.get_close_matches(wanted, there, n=1, cutoff=0.7))
     ]
-    hint = "say which columns hold what: --columns instruction=COLUMN,output=COLUMN"
+    hint = "train prepare says which columns hold what: --columns instruction=COLUMN,output=COLUMN"
     if near:
-        hint = f"is {near[0][1]} meant as {near[0][0]}? --columns {near[0][0]}={near[0][1]}"
+        wanted, column = near[0]
+        hint = f"is {column} meant as {wanted}? train prepare --columns {wanted}={column}"
     raise DataError(
         f"columns {', '.join(there)} are of no known shape ({', '.join(FORMATS)})",
         where=where,
@@ -200,5 +201,5 @@ def _missing(what: str, wanted: str, there: list[str], where: str) -> DataError:
     return DataError(
         f"there is {what}{_nearest(wanted, there)}",
         where=where,
-        hint=f"the columns are: {', '.join(there)}; --columns FIELD=COLUMN maps them",
+        hint=f"the columns are: {', '.join(there)}; train prepare --columns FIELD=COLUMN maps them",
     )

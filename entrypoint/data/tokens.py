@@ -1,6 +1,6 @@
 """How many tokens rows have, and how many of them are learnt from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from entrypoint.data.arrays import FIELDS, MESSAGES, bounds, numpy
 from entrypoint.data.chat import Chat, Conversation, Encoded, RewritesTurns, Span
 from entrypoint.data.packing import packs
+from entrypoint.data.readers import read
 from entrypoint.data.rows import to_messages, to_tools
 from entrypoint.errors import DataError, ModelError
 
+CANONICAL = pa.schema([("messages", MESSAGES), ("tools", pa.string())])
 ROWS_AT_ONCE = 512
 HEAD_ROWS = 64
 MARGIN_BYTES = 256
@@ -206,22 +210,21 @@ def check_trained(path: Path, chat: Chat, max_seq_len: int) -> None:
         DataError: a row's answers are all cut away.
         ModelError: the template rewrites earlier turns.
     """
-    from entrypoint.data.readers import read
-
     margin: int | None = None
-    for batch in read(path, None):
-        rows = batch.table.to_pylist()
+    for batch in read(path, CANONICAL):
         if margin is None:
-            head = rows[:HEAD_ROWS]
-            _check(chat, head, list(range(len(head))), batch.where, max_seq_len)
+            head = batch.table.slice(0, HEAD_ROWS).to_pylist()
+            _check(chat, head, range(len(head)), batch.where, max_seq_len)
             margin = max(_overhead(chat, row) for row in head) + MARGIN_BYTES
-        long = [index for index, row in enumerate(rows) if _size(row) + margin > max_seq_len]
+        long = np.flatnonzero(_sizes(batch.table) + margin > max_seq_len)
         for start in range(0, len(long), ROWS_AT_ONCE):
-            some = long[start : start + ROWS_AT_ONCE]
-            _check(chat, [rows[row] for row in some], some, batch.where, max_seq_len)
+            some = long[start : start + ROWS_AT_ONCE].tolist()
+            _check(
+                chat, batch.table.take(pa.array(some)).to_pylist(), some, batch.where, max_seq_len
+            )
 
 
-def _check(chat: Chat, rows: Any, numbers: list[int], where: Any, limit: int) -> None:
+def _check(chat: Chat, rows: Any, numbers: Sequence[int], where: Any, limit: int) -> None:
     try:
         found = chat.encode_texts(*_render(chat, rows))
     except ValueError:
@@ -238,12 +241,20 @@ def _check(chat: Chat, rows: Any, numbers: list[int], where: Any, limit: int) ->
             )
 
 
-def _size(row: Mapping[str, Any]) -> int:
-    """Bytes of a row's texts."""
-    texts = [str(value) for message in row["messages"] for value in message.values() if value]
-    return sum(len(text.encode()) for text in [*texts, row.get("tools") or ""])
+def _sizes(table: pa.Table) -> Any:
+    """Bytes of the texts of each row."""
+    conversations = table["messages"].combine_chunks()
+    starts, stops = bounds(conversations)
+    each = np.zeros(len(conversations.values), np.int64)
+    for name in FIELDS:
+        each += numpy(pc.fill_null(pc.binary_length(conversations.values.field(name)), 0))
+    total = np.concatenate(([0], np.cumsum(each)))
+    tools = numpy(pc.fill_null(pc.binary_length(table["tools"]), 0))
+    return total[stops] - total[starts] + tools
 
 
 def _overhead(chat: Chat, row: Mapping[str, Any]) -> int:
     """Bytes that the template writes around the texts."""
-    return len(chat.render(*conversation(row)).encode()) - _size(row)
+    said = [value for message in row["messages"] for value in message.values() if value]
+    written = len(chat.render(*conversation(row)).encode())
+    return written - sum(len(text.encode()) for text in [*said, row["tools"] or ""])

@@ -191,6 +191,28 @@ def test_4_fewer_rows_than_a_batch(base: list[str], fails):
     fails([*base, "--batch-size", "13"], ExitCode.DATA, "12 rows")
 
 
+def test_4_rows_whose_answers_are_cut_away_are_found_before_training(
+    base: list[str], fails, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TRAIN_CACHE", str(tmp_path / "cache"))
+    question = {"role": "user", "content": "word " * 400}
+    row = {"messages": [question, {"role": "assistant", "content": "a"}]}
+    rows.write_text(rows.read_text() + json.dumps(row) + "\n")
+    arguments = [argument for argument in base if argument != "--dry-run"]
+    fails(arguments, ExitCode.DATA, "line 13", "--max-seq-len", "untrained=drop")
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_any_kind_are_prepared_on_the_way(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "rows.csv").write_text("question,answer\n" + "q,a\n" * 8)
+    assert run([*base, "--data", str(tmp_path / "rows.csv")]) == 0
+    said = capsys.readouterr()
+    assert "8 rows" in said.out
+    assert "7 rows, duplicates (keep)" in said.err
+
+
 def test_5_model(base: list[str], fails, tiny_model: Path, tmp_path: Path):
     at = base.index("--model") + 1
     fails(

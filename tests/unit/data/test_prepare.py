@@ -205,7 +205,7 @@ def test_shuffling_and_a_bound(tmp_path: Path):
         (lines([sft(1), {"messages": "q"}]), ["line 2", "messages is text, not messages"]),
         (lines([sft(1), {"messages": ["q"]}]), ["line 2", "a list, not messages"]),
         (lines([{"promt": "q", "completion": "a"}]),
-         ["promt, completion are of no known shape", "--columns prompt=promt"]),
+         ["promt, completion are of no known shape", "prepare --columns prompt=promt"]),
         (lines([{"prompt": "q", "completion": "a", "label": True}]), ["KTO"]),
         (b'{"prompt": "\xff", "completion": "a"}\n', ["line 1", "not UTF-8"]),
         (lines([{"prompt": "q", "completion": "a"}] * 300)

@@ -144,3 +144,11 @@ def test_such_a_model_is_trained(
     capsys.readouterr()
     assert run(["models", str(native_model), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tokenizer"] == "tokenizer.model"
+
+
+def test_prepare_says_that_such_tokens_cannot_be_counted(
+    native_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["prepare", "--model", str(native_model), "--output", str(tmp_path / "out")]
+    assert run(arguments) == 5
+    assert "--no-tokens" in capsys.readouterr().err
