@@ -8,7 +8,7 @@ from typing import Any
 from entrypoint.data.dataset import Dataset
 from entrypoint.errors import DataError, SettingsError
 from entrypoint.models.card import BYTES_PER_ELEMENT, Model
-from entrypoint.models.tokenizers import NATIVE
+from entrypoint.models.tokenizers import CHAT_TOKENIZER, NATIVE
 from entrypoint.run_folder import RunFolder
 from entrypoint.settings import EMBEDDED, Method, Settings
 from entrypoint.topology import World
@@ -224,8 +224,7 @@ def decided(plan: Plan) -> dict[str, Any]:
 def tokenizer(model: Model) -> dict[str, str]:
     """The recipe's tokenizer: the model's own chat template, or torchtune's way of writing."""
     if model.native_tokenizer is None:
-        component = "entrypoint.tune.tokenizer.ChatTokenizer"
-        return {"_component_": component, "path": str(model.folder)}
+        return {"_component_": CHAT_TOKENIZER, "path": str(model.folder)}
     return {
         "_component_": "entrypoint.tune.native_tokenizer.NativeTokenizer",
         "component": model.native_tokenizer,

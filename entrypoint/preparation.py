@@ -20,18 +20,16 @@ from entrypoint.data.shapes import PRESETS
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.files import write_json
 from entrypoint.models import source as model_source
-from entrypoint.models.tokenizers import CONVERT, FAST
+from entrypoint.models.tokenizers import CHAT_TOKENIZER, CONVERT, FAST
 from entrypoint.noise import hide_loading_bars
+from entrypoint.plan import LONGEST_ROW
 from entrypoint.run_folder import default_output
 from entrypoint.settings import EMBEDDED
 
 if TYPE_CHECKING:
     from entrypoint.data.tokens import TokenInspector
 
-    hide_loading_bars()
 EVAL_FRACTION = 0.1
-LONGEST_ROW = 2048
-CHAT_TOKENIZER = "entrypoint.tune.tokenizer.ChatTokenizer"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,8 @@ from pathlib import Path
 from entrypoint.errors import ModelError
 from entrypoint.models.card import read_config
 
+CHAT_TOKENIZER = "entrypoint.tune.tokenizer.ChatTokenizer"
+"""Import path of the tokenizer that writes with the model's own chat template."""
 FAST = "tokenizer.json"
 NATIVE = "tokenizer.model"
 SENTENCEPIECE = {
