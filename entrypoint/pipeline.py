@@ -172,6 +172,8 @@ def show_plan(plan: Plan, console: Console) -> None:
         "method": f"{settings.method}, learning rate {plan.variables['lr']:g}",
         "steps": f"{plan.steps} of {settings.batch_size * world.processes} rows, "
         f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''}",
+        "saving": f"every {settings.save_every} steps, the last {settings.keep} are kept"
+        + (f"; validation every {settings.eval_every}" if settings.eval_every else ""),
         "world": f"{world.device}, {world.dtype}, {world.cores} CPU cores"
         + (f", {world.processes} processes" if world.processes > 1 else ""),
         "output": f"{plan.folder.root} (up to {plan.disk_bytes / launch.GIB:.1f} GiB)",

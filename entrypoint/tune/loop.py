@@ -120,10 +120,12 @@ class Loop:
                 )
         state.restore(self.model, self.optimizer, self.ranks, tensors, facts)
         self.scheduler.load_state_dict(facts["scheduler"])
-        self.position = Position(**facts["position"])
-        self.start_from(self.position.step)
-        # elsewhere it may not be: the run's own folder has to hold what it needs
-        self.saved = self.position.step if path.parent == self.habits.checkpoints else 0
+        here = self.position = Position(**facts["position"])
+        self.start_from(here.step)
+        if path.parent == self.habits.checkpoints:
+            self.saved = here.step
+        else:  # the best lies there, and nothing here yet
+            here.best_step, here.best_loss, here.looks_since_best = None, math.inf, 0
 
     def start_from(self, step: int) -> None:
         """Forget what the folders hold of later steps: these steps are made again."""
@@ -133,10 +135,17 @@ class Loop:
             self.stream.rewind(step)
 
     def load_best(self) -> None:
-        """Take the weights with the lowest validation loss."""
+        """Take the weights with the lowest validation loss.
+
+        Raises:
+            TrainingError: their checkpoint is no longer whole.
+        """
         best = self.position.best_step
         if best is not None and best != self.position.step:
-            tensors, facts = checkpoints.read(self.habits.checkpoints / f"step_{best}")
+            path = self.habits.checkpoints / f"step_{best}"
+            if fault := checkpoints.fault_of(path):
+                raise TrainingError(f"the best checkpoint is not whole: {fault}", where=path)
+            tensors, facts = checkpoints.read(path)
             state.restore(self.model, self.optimizer, self.ranks, tensors, facts)
 
     def _advance(self, progress: Any) -> None:

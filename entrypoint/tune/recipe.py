@@ -87,19 +87,17 @@ def train(recipe: DictConfig, ranks: Ranks, stop: Stop) -> None:
 
 def _resume(loop: Loop, wanted: str) -> None:
     """Go on from the checkpoint that is wanted; without one, make the run's first step."""
-
-    def say(line: str) -> None:
-        if loop.ranks.leads:
-            print(line, flush=True)
-
-    found = checkpoints.find(wanted, loop.habits.checkpoints, say)
+    found = None
+    if loop.ranks.leads:
+        found = checkpoints.find(wanted, loop.habits.checkpoints, print)
     # all processes go on from the same one
     path = loop.ranks.of_the_leader(found)
-    if path:
-        loop.resume(path)
-        say(f"resumed after step {loop.position.step} from {path}")
-    else:
+    if path is None:
         loop.start_from(0)
+        return
+    loop.resume(path)
+    if loop.ranks.leads:
+        print(f"resumed after step {loop.position.step} from {path}", flush=True)
 
 
 def build(

@@ -133,7 +133,10 @@ def test_7_a_loss_that_is_not_finite(tiny_model: Path, tmp_path: Path):
     assert list((tmp_path / "run" / "logs").glob("not-finite-step-*.json"))
 
 
-def tune_run(config: Any, folder: Path, processes: int) -> list[dict[str, Any]]:
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def tune_command(config: Any, folder: Path, processes: int) -> tuple[str, ...]:
     """`tune run` of our recipe in a world of that many processes on this machine."""
     from omegaconf import OmegaConf
 
@@ -141,16 +144,36 @@ def tune_run(config: Any, folder: Path, processes: int) -> list[dict[str, Any]]:
     path = folder / "recipe.yaml"
     path.write_text(OmegaConf.to_yaml(config))
     flags = ("--nproc_per_node", str(processes)) if processes > 1 else ()
-    ended = subprocess.run(
-        (sys.executable, "-m", "entrypoint.tune", "run", *flags, "entrypoint.tune.recipe",
-         "--config", str(path)),
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    return (
+        sys.executable, "-m", "entrypoint.tune", "run", *flags, "entrypoint.tune.recipe",
+        "--config", str(path),
     )  # fmt: skip
+
+
+def tune_run(config: Any, folder: Path, processes: int) -> list[dict[str, Any]]:
+    command = tune_command(config, folder, processes)
+    ended = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return steps_of(folder)
+
+
+def test_a_signal_stops_all_processes_after_the_same_step(tiny_model: Path, tmp_path: Path):
+    config = recipe(tiny_model, tmp_path, max_steps=250)
+    process = subprocess.Popen(
+        tune_command(config, tmp_path, 2),
+        env=ONE_THREAD,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    metrics = tmp_path / "logs" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) != 0
+    done = len(steps_of(tmp_path))
+    assert done < 125
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step_*")] == [f"step_{done}"]
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

@@ -201,6 +201,34 @@ def test_training_stops_when_validation_no_longer_gains(tiny_model: Path, tmp_pa
     assert all(torch.equal(adapter[name], saved[f"weight/{name}"]) for name in adapter)
 
 
+def test_the_best_of_another_folder_is_not_looked_for(tiny_model: Path, tmp_path: Path):
+    data = few_rows(tmp_path / "data", train=40, held_out=8)
+    rises = {"data": data, "eval_every": 1, "save_every": 1, "keep": 9, "max_steps": 4, "lr": 3e-2}
+    train(recipe(tiny_model, tmp_path / "one", "+optimizer.maximize=true", **rises))
+    steps = train(
+        recipe(tiny_model, tmp_path / "two", "+optimizer.maximize=true", early_stop=2,
+               resume=str(tmp_path / "one" / "checkpoints" / "step_2"), **rises)
+    )  # fmt: skip
+    assert [step["step"] for step in steps] == [3, 4]
+    assert (tmp_path / "two" / "checkpoints" / "step_3").is_dir()
+
+
+def test_a_broken_best_is_no_model(tiny_model: Path, tmp_path: Path):
+    data = few_rows(tmp_path / "data", train=40, held_out=8)
+    rises = {"data": data, "eval_every": 1, "early_stop": 2, "max_steps": 6, "lr": 3e-2}
+    for harm in (False, True):
+        config = recipe(
+            tiny_model, tmp_path / "run", "+optimizer.maximize=true", resume="auto", **rises
+        )
+        if harm:
+            best = min((tmp_path / "run" / "checkpoints").glob("step_*"))
+            (best / "state.json").unlink()
+            with pytest.raises(TrainingError, match="best checkpoint is not whole"):
+                train(config)
+        else:
+            train(config)
+
+
 def test_validation_loss_is_the_mean_over_all_labels(tiny_model: Path, tmp_path: Path):
     """What the last step's model has on the held-out rows, computed the long way."""
     from transformers import AutoModelForCausalLM
