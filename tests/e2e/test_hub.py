@@ -204,7 +204,7 @@ def test_5_no_network(server: HubServer, trainer: Trainer):
 
 def test_5_something_that_is_no_hub(server: HubServer, trainer: Trainer, repo: Repo):
     repo.describe = lambda: {"hello": "world"}  # type: ignore[method-assign]
-    fails(trainer.looks(), 5, "does not answer as a model hub does", "HF_ENDPOINT")
+    fails(trainer.looks(), 5, "does not answer as the hub does", "HF_ENDPOINT")
 
 
 def test_5_weights_that_are_not_safetensors(server: HubServer, trainer: Trainer, repo: Repo):

@@ -16,7 +16,15 @@ from entrypoint.tune.tokenizer import ChatTokenizer  # noqa: E402
 @pytest.mark.parametrize("end", ["\n", "", "\r\n", "\n\n  \n"])
 def test_rows_are_read_by_number(tiny_model: Path, tmp_path: Path, end: str):
     lines = [
-        json.dumps({"prompt": f"Où est {city}?", "completion": city}, ensure_ascii=False)
+        json.dumps(
+            {
+                "messages": [
+                    {"role": "user", "content": f"Où est {city}?"},
+                    {"role": "assistant", "content": city},
+                ]
+            },
+            ensure_ascii=False,
+        )
         for city in ("Oslo", "Málaga", "Łódź")
     ]
     path = tmp_path / "rows.jsonl"
