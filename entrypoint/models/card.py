@@ -36,6 +36,11 @@ class Model:
     """Longest sequence, in tokens."""
     context_bound: str = "max_position_embeddings"
     """The key of config.json that limits the context."""
+    dtype: str | None = None
+    """Number format of the weights, as config.json names it."""
+    licence: str | None = None
+    chat_template: str | None = None
+    """The file that has it."""
     native_tokenizer: str | None = None
     """Import path of torchtune's tokenizer, for a model that has only a tokenizer.model."""
     tensors: Mapping[str, Shape] = field(default_factory=dict, repr=False)
@@ -108,6 +113,7 @@ def describe(
         tensors=family.tensors,
         shards=shards,
         parameters=parameters,
+        dtype=config.get("dtype") or config.get("torch_dtype"),
         context=family.context,
         context_bound=family.bound,
     )

@@ -23,6 +23,7 @@ DESCRIPTION = (
     "config.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    "README.md",
     INDEX_FILE,
 )
 """What a card is made from, beside the headers of the weights; without a tokenizer.json also the
@@ -36,7 +37,6 @@ SMALL_FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
-    "README.md",
     "LICENSE*",
     "NOTICE*",
     "USE_POLICY*",

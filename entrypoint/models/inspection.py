@@ -1,11 +1,13 @@
 """What one model is, from its folder."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from entrypoint.models.card import Model, describe, read_config
-from entrypoint.models.embedded.materialise import SHIPPED_CONFIG, embedded_folder
+from entrypoint.models.companions import TEMPLATE_FILE, with_companions
+from entrypoint.models.embedded.materialise import LICENCE, SHIPPED_CONFIG, embedded_folder
 from entrypoint.models.source import load
 from entrypoint.models.tokenizers import FAST, NATIVE
 from entrypoint.models.weights import SINGLE_FILE, find_shards
@@ -20,13 +22,15 @@ def inspect(reference: str, environ: Mapping[str, str]) -> Model:
     """
     if reference == EMBEDDED:
         folder = embedded_folder(environ)
-        return describe(reference, folder, read_config(SHIPPED_CONFIG), (SINGLE_FILE,))
+        model = describe(reference, folder, read_config(SHIPPED_CONFIG), (SINGLE_FILE,))
+        return replace(model, licence=LICENCE, chat_template=TEMPLATE_FILE)
     folder = Path(reference).expanduser().resolve()
     if not folder.is_dir():
         return load(reference, environ)
     config = read_config(folder / "config.json")
     has_weights = any(folder.glob("*.safetensors"))
-    return describe(reference, folder, config, find_shards(folder) if has_weights else ())
+    model = describe(reference, folder, config, find_shards(folder) if has_weights else ())
+    return with_companions(model, folder, {path.name for path in folder.iterdir()})
 
 
 def as_dict(model: Model) -> dict[str, Any]:
@@ -42,6 +46,7 @@ def as_dict(model: Model) -> dict[str, Any]:
         "architecture": model.architecture,
         "family": model.family,
         "parameters": model.parameters,
+        "dtype": model.dtype,
         "context": model.context,
         "builder": model.builder,
         "lora_builder": model.lora_builder,
@@ -49,4 +54,6 @@ def as_dict(model: Model) -> dict[str, Any]:
         "arguments": dict(model.arguments),
         "shards": list(model.shards),
         "tokenizer": names[0] if names else None,
+        "chat_template": model.chat_template,
+        "licence": model.licence,
     }

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from entrypoint import hub
 from entrypoint.errors import ModelError
 from entrypoint.models.card import Model, describe, read_config
+from entrypoint.models.companions import with_companions
 from entrypoint.models.download import Download
 from entrypoint.models.embedded.materialise import SHIPPED_CONFIG, embedded_folder, materialise
 from entrypoint.models.finite import check_finite
@@ -46,6 +47,7 @@ def load(reference: str, environ: Mapping[str, str], *, dry: bool = True) -> Mod
     model = describe(reference, folder.resolve(), read_config(folder / "config.json"), shards)
     verify(folder, shards, model.tensors)
     names = {path.name for path in folder.iterdir()}
+    model = with_companions(model, folder, names)
     return replace(model, native_tokenizer=native_tokenizer(folder, names, model.family))
 
 
@@ -81,6 +83,7 @@ def _remote(reference: str, download: Download, *, dry: bool) -> Model:
             reference, download.folder.resolve(), read_config(folder / "config.json"), shards
         )
         download.check_weights(shards)
+        model = with_companions(model, folder, download.snapshot.files)
         native = native_tokenizer(folder, download.snapshot.files, model.family)
     found: dict[str, Shape] = {}
     for name in shards:

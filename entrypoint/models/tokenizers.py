@@ -4,7 +4,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from entrypoint.errors import ModelError
-from entrypoint.models.card import read_config
+from entrypoint.models.companions import chat_template
 
 CHAT_TOKENIZER = "entrypoint.tune.tokenizer.ChatTokenizer"
 """Import path of the tokenizer that writes with the model's own chat template."""
@@ -70,8 +70,7 @@ def check_chat_template(folder: Path) -> None:
     Raises:
         ModelError: it has no chat template.
     """
-    config = folder / "tokenizer_config.json"
-    if (folder / "chat_template.jinja").is_file() or "chat_template" in read_config(config):
+    if chat_template(folder):
         return
     raise ModelError(
         "the model has no chat template, so a conversation cannot be written out for it",

@@ -132,6 +132,7 @@ def test_a_dry_run_reads_headers_and_writes_nothing(
 def test_train_models_looks_at_a_repository(repo: Repo, trainer: Trainer):
     card = json.loads(succeeds(trainer.looks())[0])
     assert (card["family"], card["shards"]) == ("Llama", [WEIGHTS])
+    assert (card["licence"], card["chat_template"]) == ("LICENSE", "chat_template.jinja")
     assert not trainer.cache.exists()
 
 

@@ -12,6 +12,8 @@ from entrypoint.noise import hide_loading_bars
 
 NAME = "SmolLM2-135M-Instruct"
 CONTEXT = 8192
+LICENCE = "apache-2.0"
+"""Of the built-in model."""
 SHIPPED_CONFIG = Path(__file__).with_name("config.json")
 """The config.json of the folder that `materialise` writes, so that a plan needs no weights."""
 

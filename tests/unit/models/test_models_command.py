@@ -30,6 +30,31 @@ def test_one_model(tiny_model: Path, capsys: pytest.CaptureFixture[str]):
     } <= card.keys()  # fmt: skip
     assert card["shards"] == ["model.safetensors"]
     assert card["tokenizer"] == "tokenizer.json"
+    assert (card["dtype"], card["chat_template"]) == ("float32", "chat_template.jinja")
+
+
+@pytest.mark.parametrize(
+    ("files", "licence"),
+    [
+        ({"README.md": "---\nlicense: mit\ntags: [a]\n---\n# M\n"}, "mit"),
+        ({"README.md": "---\nlicense: other\nlicense_name: qwen\n---\n"}, "qwen"),
+        ({"README.md": "# no head\n---\nlicense: x\n---\n", "LICENSE.txt": "x"}, "LICENSE.txt"),
+        ({"README.md": "---\n: [\n---\n", "LICENSE": "x"}, "LICENSE"),
+        ({}, None),
+    ],
+)
+def test_the_licence(
+    files: dict[str, str],
+    licence: str | None,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    shutil.copy(tiny_model / "config.json", tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert run(["models", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["licence"] == licence
 
 
 def test_config_alone_is_enough(
