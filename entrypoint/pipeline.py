@@ -54,7 +54,7 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
         )
     if "quantize" in settings.then and model.folder.is_dir():
         check_sizes(model.folder)
-    template = settings.recipe or templates.shipped(settings.objective, settings.method)
+    template = settings.recipe or templates.shipped(settings.objective)
     root = settings.output or default_output(settings.objective, short_name(settings.model))
     plan = make_plan(
         settings,

@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 from entrypoint.errors import SettingsError
-from entrypoint.settings import Method, Objective
+from entrypoint.settings import Objective
 
 CHECKOUT = Path(__file__).parents[1] / "recipes"
 """The folder of a checkout; an installed package carries a copy inside itself."""
@@ -17,8 +17,9 @@ def folder() -> Path:
     return Path(str(resources.files("entrypoint").joinpath("recipes")))
 
 
-def shipped(objective: Objective, method: Method) -> Path:
-    return folder() / f"{objective}_{method}{SUFFIX}"
+def shipped(objective: Objective) -> Path:
+    """The template of an objective; the method is among the values that it is rendered with."""
+    return folder() / f"{objective}{SUFFIX}"
 
 
 def read(template: Path) -> str:

@@ -292,7 +292,7 @@ def test_all_weights_can_be_trained_from_variables_and_shards(tmp_path: Path, ro
     from tests.tiny import write_tiny_model
 
     model = write_tiny_model(tmp_path / "m", tied=False, shards=True)
-    recipe = Path(shutil.copy(templates.shipped("sft", "full"), tmp_path / "mine.yaml.j2"))
+    recipe = Path(shutil.copy(templates.shipped("sft"), tmp_path / "mine.yaml.j2"))
     before = recipe.read_bytes()
     ended = train(
         "sft",

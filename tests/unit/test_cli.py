@@ -130,7 +130,7 @@ def test_3_a_recipe_that_disagrees_with_the_plan(base: list[str], fails, overrid
 
 def test_3_a_template_that_disagrees_with_the_plan(base: list[str], fails, tmp_path: Path):
     path = tmp_path / "mine.yaml.j2"
-    shipped = templates.read(templates.shipped("sft", "lora"))
+    shipped = templates.read(templates.shipped("sft"))
     path.write_text(shipped.replace("{{ batch_size | tojson }}", "2"))
     fails([*base, "--recipe", str(path)], ExitCode.SETTINGS, "batch_size: 2", "--batch-size")
     assert run([*base, "--recipe", str(path), "--batch-size", "2"]) == 0

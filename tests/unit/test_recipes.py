@@ -2,7 +2,7 @@
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -10,6 +10,7 @@ import yaml
 from entrypoint import templates
 from entrypoint.command import tune_command
 from entrypoint.render import render
+from entrypoint.settings import Method, Objective
 from entrypoint.tune import compat
 from tests.unit.factories import plan
 from tests.unit.golden import check_golden
@@ -19,8 +20,8 @@ GIVEN_BY_THE_RECIPE = {"params", "optimizer", "num_training_steps", "last_epoch"
 """Arguments that torchtune's recipes pass themselves."""
 
 
-def method_of(template: Path) -> Any:
-    return template.name.removesuffix(templates.SUFFIX).split("_")[1]
+def objective_of(template: Path) -> Any:
+    return template.name.removesuffix(templates.SUFFIX)
 
 
 def components(node: Any) -> list[dict]:
@@ -31,21 +32,23 @@ def components(node: Any) -> list[dict]:
     return [node, *inner] if "_component_" in node else inner
 
 
+@pytest.mark.parametrize("method", get_args(Method))
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
-def test_rendered_recipe_is_the_golden_one(template: Path):
-    decided = plan(method=method_of(template))
+def test_rendered_recipe_is_the_golden_one(template: Path, method: Any):
+    decided = plan(objective=objective_of(template), method=method)
     check_golden(
-        f"recipes/{template.name.removesuffix('.j2')}",
+        f"recipes/{objective_of(template)}_{method}.yaml",
         render(templates.read(template), decided.variables),
     )
 
 
+@pytest.mark.parametrize("method", get_args(Method))
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
-def test_components_exist_and_take_the_arguments(template: Path):
+def test_components_exist_and_take_the_arguments(template: Path, method: Any):
     compat.apply()
     from torchtune.config._utils import _get_component_from_path
 
-    decided = plan(method=method_of(template), held_out=10, eval_every=5)
+    decided = plan(objective=objective_of(template), method=method, held_out=10, eval_every=5)
     found = components(yaml.safe_load(render(templates.read(template), decided.variables)))
     assert len(found) == 9
     for component in found:
@@ -71,8 +74,8 @@ def test_a_template_says_what_it_is_for(template: Path):
         assert f"# {word}" in header
 
 
-def test_every_method_has_a_template():
-    assert {method_of(template) for template in TEMPLATES} == {"lora", "full"}
+def test_every_objective_has_a_template():
+    assert {objective_of(template) for template in TEMPLATES} == set(get_args(Objective))
 
 
 def test_the_command_is_the_golden_one():
