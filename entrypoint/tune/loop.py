@@ -19,6 +19,7 @@ from entrypoint.files import write_json
 from entrypoint.tune import checkpoints, state
 from entrypoint.tune.batches import Batch, Encoded, Schedule, silent
 from entrypoint.tune.metrics import MetricStream
+from entrypoint.tune.objectives import Objective, add
 from entrypoint.tune.stopping import Stop
 from entrypoint.tune.validation import Validation, padded
 from entrypoint.tune.worlds import Ranks
@@ -63,8 +64,7 @@ class Loop:
     """Everything that takes part in training, and the way it is put to work."""
 
     model: nn.Module
-    objective: Callable[[Batch], torch.Tensor]
-    """From a batch to the sum of its loss."""
+    objective: Objective
     optimizer: torch.optim.Optimizer
     scheduler: Any
     rows: Sequence[Encoded]
@@ -161,7 +161,12 @@ class Loop:
         if self.stream and here.step % self.habits.log_every == 0:
             self.stream.log_dict(metrics | self._memory(), here.step)
         progress.set_postfix_str(
-            f"loss {metrics['loss']:.3f}, {metrics['tokens_per_second']:,.0f} tokens/s",
+            ", ".join(
+                (
+                    *(f"{name} {metrics[name]:.3f}" for name in ("loss", *self.objective.shown)),
+                    f"{metrics['tokens_per_second']:,.0f} tokens/s",
+                )
+            ),
             refresh=False,
         )
         progress.update()
@@ -174,21 +179,26 @@ class Loop:
         passes, stopped = self.ranks.largest(len(batches), self.stop.number)
         if stopped:
             self._interrupted(int(stopped))
-        trained, real = self.ranks.total(
-            sum(batch.trained for batch in batches), sum(batch.real for batch in batches)
+        trained, real, count = self.ranks.total(
+            sum(batch.trained for batch in batches),
+            sum(batch.real for batch in batches),
+            sum(self.objective.count(batch) for batch in batches),
         )
         loss, before = 0.0, state.random_numbers(self.ranks.device)
+        sums: dict[str, float] = {}
         for batch in padded(batches, [silent(batches[0])], int(passes)):
             with self.activations:
-                total = self.objective(batch.to(self.ranks.device))
+                total, own = self.objective(batch.to(self.ranks.device))
             loss += float(total.detach())
+            add(sums, own)
             # a model that is spread takes the mean of the processes' gradients
-            torch.autograd.backward(total * (self.ranks.size / max(trained, 1)))
+            torch.autograd.backward(total * (self.ranks.size / max(count, 1)))
             if self.stop.number and self.ranks.size == 1:
                 state.set_random_numbers(before, self.ranks.device)
                 self._interrupted(self.stop.number)
-        loss = self.ranks.total(loss)[0] / max(trained, 1)
-        found = {"loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
+        loss, *means = (value / max(count, 1) for value in self.ranks.total(loss, *sums.values()))
+        found = {"loss": loss, **dict(zip(sums, means, strict=True))}
+        found["lr"] = self.optimizer.param_groups[0]["lr"]
         if self.habits.clip_grad_norm is not None:
             norm: Any = nn.utils.clip_grad_norm_(
                 self.model.parameters(), self.habits.clip_grad_norm
@@ -205,10 +215,12 @@ class Loop:
         here = self.position
         if self.validation is None or here.step % self.validation.every:
             return False
-        loss = self.validation.loss(self.model, self.objective, self.ranks, self.stop)
-        if loss is None:
+        found = self.validation.loss(self.model, self.objective, self.ranks, self.stop)
+        if found is None:
             return False
+        loss, own = found
         metrics["validation_loss"] = loss
+        metrics |= {f"validation_{name}": value for name, value in own.items()}
         if self.ranks.leads:
             tqdm.write(f"step {here.step}: validation loss {loss:.4f}")
         if loss < here.best_loss:

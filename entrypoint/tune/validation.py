@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from entrypoint.tune.batches import Batch, Encoded, silent
+from entrypoint.tune.objectives import Objective, add
 from entrypoint.tune.stopping import Stop
 from entrypoint.tune.worlds import Ranks
 
@@ -29,16 +30,16 @@ class Validation:
     def loss(
         self,
         model: nn.Module,
-        objective: Callable[[Batch], torch.Tensor],
+        objective: Objective,
         ranks: Ranks,
         stop: Stop,
-    ) -> float | None:
-        """Mean of the loss over the labels of all rows, in all processes together; None when a
-        signal came meanwhile."""
+    ) -> tuple[float, dict[str, float]] | None:
+        """Means of the loss and of the objective's own figures over all rows, in all processes
+        together; None when a signal came meanwhile."""
         own = range(ranks.rank, len(self.rows), ranks.size)
         # the same number of rounds for all: the first process has the most rows
         most = range(0, len(range(0, len(self.rows), ranks.size)), ROWS_AT_ONCE)
-        total = trained = 0.0
+        total, count, sums = 0.0, 0, dict[str, float]()
         model.eval()
         with torch.no_grad():
             for start in most:
@@ -51,11 +52,15 @@ class Validation:
                     return None
                 idle = [] if len(batches) == passes else [silent(self.layout([self.rows[0]])[0])]
                 for batch in padded(batches, idle, int(passes)):
-                    total += float(objective(batch.to(ranks.device)))
-                    trained += batch.trained
+                    part, figures = objective(batch.to(ranks.device))
+                    total, count = total + float(part), count + objective.count(batch)
+                    add(sums, figures)
         model.train()
-        total, trained = ranks.total(total, trained)
-        return total / max(trained, 1)
+        total, whole, *own_totals = ranks.total(total, count, *sums.values())
+        count = max(int(whole), 1)
+        return total / count, {
+            name: value / count for name, value in zip(sums, own_totals, strict=True)
+        }
 
 
 def padded(batches: list[Batch], idle: list[Batch], passes: int) -> list[Batch]:

@@ -7,6 +7,7 @@ from torch import nn
 
 from entrypoint.tune.batches import Batch
 from entrypoint.tune.loss import LabelledCrossEntropy
+from entrypoint.tune.objectives import Sums
 
 
 class SupervisedFineTuning:
@@ -24,8 +25,17 @@ class SupervisedFineTuning:
         elif chunks := getattr(loss, "num_output_chunks", 0):
             model.set_num_output_chunks(chunks)
 
-    def __call__(self, batch: Batch) -> torch.Tensor:
+    shown: tuple[str, ...] = ()
+
+    def count(self, batch: Batch) -> int:
+        """Labels."""
+        return batch.trained
+
+    def __call__(self, batch: Batch) -> tuple[torch.Tensor, Sums]:
         """Sum of the loss over the batch's labels."""
+        return self._total(batch), {}
+
+    def _total(self, batch: Batch) -> torch.Tensor:
         if isinstance(self.loss, LabelledCrossEntropy):
             self.loss.labels = batch.labels
             total: torch.Tensor = self._run(batch)
