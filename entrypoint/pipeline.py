@@ -45,7 +45,8 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
     world = topology.trained_by(machine, start, settings.nproc_per_node)
     check_tasks(settings)
     dataset = datasets.load(settings.data, environ, dry=settings.dry_run)
-    model = model_source.load(settings.model, environ, dry=settings.dry_run)
+    chat = dataset.task != "text" or "eval" in settings.then
+    model = model_source.load(settings.model, environ, chat=chat, dry=settings.dry_run)
     if "eval" in settings.then and model.native_tokenizer:
         raise SettingsError(
             f"the model has no {FAST}, so evaluation has no chat template to apply",

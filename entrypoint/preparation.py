@@ -23,6 +23,7 @@ from entrypoint.models import source as model_source
 from entrypoint.models.tokenizers import CHAT_TOKENIZER, CONVERT, FAST
 from entrypoint.noise import hide_loading_bars
 from entrypoint.plan import LONGEST_ROW
+from entrypoint.progress import say
 from entrypoint.run_folder import default_output
 from entrypoint.settings import EMBEDDED
 
@@ -131,10 +132,13 @@ def check_rows(dataset: Dataset, model: Path, recipe: str) -> None:
         return
     # they import transformers, which takes seconds
     from entrypoint.data.chat import Chat
-    from entrypoint.data.tokens import check_trained
+    from entrypoint.data.trained import check_trained
 
-    chat = Chat(str(model), tokenizer.get("train_on", "all"))
-    check_trained(dataset.train.path, chat, tokenizer.max_seq_len)
+    chat, limit = Chat(str(model), tokenizer.get("train_on", "all")), tokenizer.max_seq_len
+    if cut := check_trained(dataset.train.path, chat, limit, dataset.task):
+        say(
+            f"{cut:,} of {dataset.train.rows:,} rows are cut after {limit:,} tokens (--max-seq-len)"
+        )
 
 
 def token_inspector(asked: Asked, environ: Mapping[str, str]) -> "TokenInspector":

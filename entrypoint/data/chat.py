@@ -40,17 +40,13 @@ class Chat:
     `apply_chat_template`. Trained are the assistant's turns with their end-of-turn token.
 
     Args:
-        path: a folder with tokenizer.json and a chat template.
+        path: a folder with tokenizer.json, and a chat template unless there are only texts.
         train_on: which assistant turns carry loss.
 
-    Raises:
-        ValueError: the folder has no chat template.
     """
 
     def __init__(self, path: str, train_on: TrainOn = "all") -> None:
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
-        if self.tokenizer.chat_template is None:
-            raise ValueError(f"{path} has no chat template (chat_template.jinja)")
         self.train_on = train_on
 
     def render(
@@ -59,7 +55,13 @@ class Chat:
         tools: list[Any] | None = None,
         add_generation_prompt: bool = False,
     ) -> str:
-        """The conversation as the model reads it."""
+        """The conversation as the model reads it.
+
+        Raises:
+            ValueError: the tokenizer has no chat template.
+        """
+        if self.tokenizer.chat_template is None:
+            raise ValueError("the model has no chat template (chat_template.jinja)")
         rendered = self.tokenizer.apply_chat_template(
             list(messages),
             tools=tools,
@@ -98,13 +100,11 @@ class Chat:
             texts.append(text)
         return texts, spans
 
-    def encode_texts(
-        self, texts: Sequence[str], spans: Sequence[Sequence[Span]] | None = None
-    ) -> list[Encoded]:
-        """Tokens of texts; the tokenizer works on all cores.
+    def encode_texts(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> list[Encoded]:
+        """Tokens of conversations that are written out; the tokenizer works on all cores.
 
         Args:
-            spans: ranges of characters that carry loss; None trains all.
+            spans: ranges of characters that carry loss.
         """
         # not __call__, which makes lists of much that nobody reads
         found = self.tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
@@ -112,12 +112,22 @@ class Chat:
             Encoded(
                 text=text,
                 ids=encoding.ids,
-                trained=((0, len(encoding.ids)),)
-                if spans is None
-                else tuple(_tokens_of(encoding, start, end) for start, end in spans[row]),
+                trained=tuple(_tokens_of(encoding, start, end) for start, end in spans[row]),
             )
             for row, (text, encoding) in enumerate(zip(texts, found, strict=True))
         ]
+
+    def encode_documents(self, texts: Sequence[str]) -> list[Encoded]:
+        """Tokens of texts that are no conversations, with what the tokenizer puts around any text
+        and its end-of-text token behind. All carry loss but the first, which nothing foretells."""
+        found = self.tokenizer.backend_tokenizer.encode_batch(list(texts))
+        encoded = []
+        for text, encoding in zip(texts, found, strict=True):
+            ids, end = encoding.ids, self.tokenizer.eos_token_id
+            if end is not None and ids[-1:] != [end]:
+                ids = [*ids, end]
+            encoded.append(Encoded(text=text, ids=ids, trained=((1, len(ids)),)))
+        return encoded
 
     def _spans(self, messages: Sequence[Message], tools: list[Any] | None, text: str) -> list[Span]:
         """Ranges of `text` that carry loss.

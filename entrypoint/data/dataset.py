@@ -27,6 +27,7 @@ class Dataset:
     """What a run trains on and, when there is one, its held-out part."""
 
     reference: str
+    task: Task = "sft"
     train: RowFile
     evaluation: RowFile | None
 
@@ -56,7 +57,11 @@ def find(reference: str, split: str | None, environ: Mapping[str, str], scratch:
 
 
 def load(
-    reference: str, environ: Mapping[str, str], *, task: Task = "sft", dry: bool = True
+    reference: str,
+    environ: Mapping[str, str],
+    *,
+    tasks: tuple[Task, ...] = ("sft", "text"),
+    dry: bool = True,
 ) -> Dataset:
     """The canonical rows of what `reference` names.
 
@@ -64,48 +69,54 @@ def load(
     once for the same content.
 
     Args:
+        tasks: what the rows may be for.
         dry: check everything and write nothing.
 
     Raises:
-        DataError: nothing is there, it is malformed, or it is for another task.
+        DataError: nothing is there, it is malformed, or it is for none of the tasks.
     """
     folder = Path(reference).expanduser()
     if (folder / DESCRIPTION).is_file():
-        return _opened(reference, folder, task, verify=True)
+        return _opened(reference, folder, tasks, verify=True)
     request = Request(policies=policies(()))
     with TemporaryDirectory(prefix="tunecask-") as scratch:
         source = find(reference, None, environ, Path(scratch))
         cached = cache_folder(environ) / "datasets" / cache_key(source, request)
         if cached.is_dir():
-            return _opened(reference, cached, task)
+            return _opened(reference, cached, tasks)
         try:
             prepared = prepare(source, request, None if dry else cached)
         except SettingsError:
             # another run was faster; its folder is the same
             if not cached.is_dir():
                 raise
-            return _opened(reference, cached, task)
-    _check_task(prepared.shape.task, task, reference)
+            return _opened(reference, cached, tasks)
+    _check_task(prepared.shape.task, tasks, reference)
     for name, found in prepared.findings.by_check.items():
         if found.count:
             say(f"{reference}: {found.count:,} rows, {name} ({found.policy}): {found.examples[0]}")
     return Dataset(
         reference=reference,
+        task=prepared.shape.task,
         train=_at(prepared.train, cached / TRAIN),
         evaluation=prepared.evaluation and _at(prepared.evaluation, cached / EVAL),
     )
 
 
-def _opened(reference: str, folder: Path, task: Task, *, verify: bool = False) -> Dataset:
+def _opened(
+    reference: str, folder: Path, tasks: tuple[Task, ...], *, verify: bool = False
+) -> Dataset:
     described, train, evaluation = open_prepared(folder.resolve(), verify=verify)
-    _check_task(described["task"], task, reference)
-    return Dataset(reference=reference, train=train, evaluation=evaluation)
+    _check_task(described["task"], tasks, reference)
+    return Dataset(reference=reference, task=described["task"], train=train, evaluation=evaluation)
 
 
-def _check_task(found: Task, wanted: Task, reference: str) -> None:
-    if found != wanted:
+def _check_task(found: Task, wanted: tuple[Task, ...], reference: str) -> None:
+    if found not in wanted:
         raise DataError(
-            f"the rows are for {found}, not {wanted}", where=reference, hint=f"give {HINTS[wanted]}"
+            f"the rows are for {found}, not {wanted[0]}",
+            where=reference,
+            hint=f"give {', or '.join(HINTS[task] for task in wanted)}",
         )
 
 

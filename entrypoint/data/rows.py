@@ -25,6 +25,13 @@ def to_tools(row: Row) -> list[Any] | None:
     return json.loads(tools) if tools else None
 
 
+def to_sample(row: Row) -> dict[str, Any]:
+    """What a tokenizer takes: `{"messages", "tools"}`, or `{"text"}` of a row that is one text."""
+    if "text" in row:
+        return {"text": row["text"]}
+    return {"messages": to_messages(row), "tools": to_tools(row)}
+
+
 def _message(message: Row) -> Message:
     present = {key: value for key, value in message.items() if value is not None}
     if "tool_calls" in present:

@@ -1,32 +1,24 @@
 """How many tokens rows have, and how many of them are learnt from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from entrypoint.data.arrays import FIELDS, MESSAGES, bounds, numpy
-from entrypoint.data.chat import Chat, Conversation, Encoded, RewritesTurns, Span
+from entrypoint.data.chat import Chat, Encoded
 from entrypoint.data.packing import packs
-from entrypoint.data.readers import read
-from entrypoint.data.rows import to_messages, to_tools
-from entrypoint.errors import DataError, ModelError
+from entrypoint.data.sequences import grouped, name_the_row, render
 
-CANONICAL = pa.schema([("messages", MESSAGES), ("tools", pa.string())])
 ROWS_AT_ONCE = 512
-HEAD_ROWS = 64
-MARGIN_BYTES = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Statistics:
     """Token counts of the rows that were written; a preference row counts twice, once for each
-    answer."""
+    answer. A text is counted with its end-of-text token."""
 
     max_seq_len: int
     rows: int
@@ -138,123 +130,15 @@ def _encoded(chat: Chat, table: pa.Table, where: Any) -> Iterator[list[list[Enco
         for part in table.to_batches(max_chunksize=ROWS_AT_ONCE):
             rows = part.to_pylist()
             try:
-                texts, spans = _render(chat, rows)
+                encode = render(chat, rows)
             except ValueError:
-                _name_the_row(chat, rows, lambda row, start=first: where(start + row))
+                name_the_row(chat, rows, lambda row, start=first: where(start + row))
                 raise
             # the tokenizer, which needs no interpreter, works while the next rows are rendered
-            following = pool.submit(chat.encode_texts, texts, spans)
+            following = pool.submit(encode)
             if pending is not None:
-                yield _grouped(pending.result(), each)
+                yield grouped(pending.result(), each)
             pending = following
             first += len(rows)
         if pending is not None:
-            yield _grouped(pending.result(), each)
-
-
-def _grouped(sequences: list[Encoded], each: int) -> list[list[Encoded]]:
-    return [sequences[start : start + each] for start in range(0, len(sequences), each)]
-
-
-def _render(chat: Chat, rows: list[dict[str, Any]]) -> tuple[list[str], list[list[Span]] | None]:
-    """The sequences that rows are: the answers of a pair are two, one behind the other."""
-    if "text" in rows[0]:
-        return [row["text"] for row in rows], None
-    if "messages" in rows[0]:
-        return chat.render_all([conversation(row) for row in rows])
-    return chat.render_all(
-        [
-            (to_messages({"messages": [*row["prompt"], *row[side]]}), None)
-            for row in rows
-            for side in ("chosen", "rejected")
-        ]
-    )
-
-
-def _name_the_row(chat: Chat, rows: list[dict[str, Any]], where: Any) -> None:
-    for index, row in enumerate(rows):
-        try:
-            _render(chat, [row])
-        except RewritesTurns as error:
-            raise rewrites(error, where(index)) from error
-        except ValueError as error:
-            raise DataError(
-                str(error), where=where(index), hint="leave the row out, or train another model"
-            ) from error
-
-
-def rewrites(error: RewritesTurns, where: object) -> ModelError:
-    """The error for a template that no loss mask can be made with."""
-    return ModelError(
-        str(error),
-        where=where,
-        hint="Qwen3's template drops the thinking of earlier turns, for example: put a template "
-        "that does not into the model's chat_template.jinja, or train on the last turn alone: "
-        "--set +tokenizer.train_on=last",
-    )
-
-
-def conversation(row: Mapping[str, Any]) -> Conversation:
-    return to_messages(row), to_tools(row)
-
-
-def check_trained(path: Path, chat: Chat, max_seq_len: int) -> None:
-    """Make sure that the template suits the rows, and that each has something to learn from.
-
-    Only rows that may be too long are tokenised: a text has at most as many tokens as bytes.
-
-    Args:
-        path: canonical conversations.
-
-    Raises:
-        DataError: a row's answers are all cut away.
-        ModelError: the template rewrites earlier turns.
-    """
-    margin: int | None = None
-    for batch in read(path, CANONICAL):
-        if margin is None:
-            head = batch.table.slice(0, HEAD_ROWS).to_pylist()
-            _check(chat, head, range(len(head)), batch.where, max_seq_len)
-            margin = max(_overhead(chat, row) for row in head) + MARGIN_BYTES
-        long = np.flatnonzero(_sizes(batch.table) + margin > max_seq_len)
-        for start in range(0, len(long), ROWS_AT_ONCE):
-            some = long[start : start + ROWS_AT_ONCE].tolist()
-            _check(
-                chat, batch.table.take(pa.array(some)).to_pylist(), some, batch.where, max_seq_len
-            )
-
-
-def _check(chat: Chat, rows: Any, numbers: Sequence[int], where: Any, limit: int) -> None:
-    try:
-        found = chat.encode_texts(*_render(chat, rows))
-    except ValueError:
-        _name_the_row(chat, rows, lambda row: where(numbers[row]))
-        raise
-    for number, encoded in zip(numbers, found, strict=True):
-        if not encoded.trained_within(limit):
-            raise DataError(
-                f"the answer lies behind the {limit} tokens after which rows are cut, so there is "
-                "nothing to learn from the row",
-                where=where(number),
-                hint="raise --max-seq-len, or leave such rows out: train prepare --max-seq-len "
-                f"{limit} --policy untrained=drop",
-            )
-
-
-def _sizes(table: pa.Table) -> Any:
-    """Bytes of the texts of each row."""
-    conversations = table["messages"].combine_chunks()
-    starts, stops = bounds(conversations)
-    each = np.zeros(len(conversations.values), np.int64)
-    for name in FIELDS:
-        each += numpy(pc.fill_null(pc.binary_length(conversations.values.field(name)), 0))
-    total = np.concatenate(([0], np.cumsum(each)))
-    tools = numpy(pc.fill_null(pc.binary_length(table["tools"]), 0))
-    return total[stops] - total[starts] + tools
-
-
-def _overhead(chat: Chat, row: Mapping[str, Any]) -> int:
-    """Bytes that the template writes around the texts."""
-    said = [value for message in row["messages"] for value in message.values() if value]
-    written = len(chat.render(*conversation(row)).encode())
-    return written - sum(len(text.encode()) for text in [*said, row["tools"] or ""])
+            yield grouped(pending.result(), each)

@@ -20,7 +20,9 @@ from entrypoint.progress import gb, say
 from entrypoint.settings import EMBEDDED
 
 
-def load(reference: str, environ: Mapping[str, str], *, dry: bool = True) -> Model:
+def load(
+    reference: str, environ: Mapping[str, str], *, chat: bool = True, dry: bool = True
+) -> Model:
     """The card of the model that `reference` names.
 
     Weight files are checked against config.json by their headers. They may not be there yet:
@@ -28,6 +30,7 @@ def load(reference: str, environ: Mapping[str, str], *, dry: bool = True) -> Mod
     and writes the built-in model.
 
     Args:
+        chat: the model is to read conversations, which takes a chat template.
         dry: write nothing. Otherwise small files of a model of the hub go to the cache.
 
     Raises:
@@ -41,14 +44,15 @@ def load(reference: str, environ: Mapping[str, str], *, dry: bool = True) -> Mod
     if not folder.is_dir():
         download = Download(on_hub(reference), environ)
         if (cached := download.cached()) is None:
-            return _remote(reference, download, dry=dry)
+            return _remote(reference, download, chat=chat, dry=dry)
         folder = cached
     shards = find_shards(folder)
     model = describe(reference, folder.resolve(), read_config(folder / "config.json"), shards)
     verify(folder, shards, model.tensors)
     names = {path.name for path in folder.iterdir()}
     model = with_companions(model, folder, names)
-    return replace(model, native_tokenizer=native_tokenizer(folder, names, model.family))
+    native = native_tokenizer(folder, names, model.family, chat=chat)
+    return replace(model, native_tokenizer=native)
 
 
 def on_hub(reference: str) -> hub.Reference:
@@ -73,7 +77,7 @@ def short_name(reference: str) -> str:
     return Path(found.repo if found else reference).name
 
 
-def _remote(reference: str, download: Download, *, dry: bool) -> Model:
+def _remote(reference: str, download: Download, *, chat: bool, dry: bool) -> Model:
     """The card of a model that is still on the hub."""
     with _description(download) if dry else download.small_files() as folder:
         shards = named_shards(folder)
@@ -84,7 +88,7 @@ def _remote(reference: str, download: Download, *, dry: bool) -> Model:
         )
         download.check_weights(shards)
         model = with_companions(model, folder, download.snapshot.files)
-        native = native_tokenizer(folder, download.snapshot.files, model.family)
+        native = native_tokenizer(folder, download.snapshot.files, model.family, chat=chat)
     found: dict[str, Shape] = {}
     for name in shards:
         found |= download.hub.shapes(download.snapshot, name)

@@ -26,13 +26,16 @@ CONVERT = (
 )
 
 
-def native_tokenizer(folder: Path, names: Container[str], family: str) -> str | None:
+def native_tokenizer(
+    folder: Path, names: Container[str], family: str, *, chat: bool = True
+) -> str | None:
     """Import path of torchtune's tokenizer when the model has only tokenizer.model; else None.
 
     Args:
         folder: holds what is read of the model.
         names: the files of the model.
         family: as the card has it.
+        chat: there are conversations to write out.
 
     Raises:
         ModelError: a file is missing, there is no chat template, or torchtune has no tokenizer of
@@ -41,7 +44,8 @@ def native_tokenizer(folder: Path, names: Container[str], family: str) -> str | 
     if FAST in names:
         if "tokenizer_config.json" not in names:
             raise ModelError("the model has no tokenizer_config.json", where=folder)
-        check_chat_template(folder)
+        if chat:
+            check_chat_template(folder)
         return None
     if NATIVE not in names:
         raise ModelError(f"the model has no {FAST}, nor a {NATIVE}", where=folder, hint=CONVERT)

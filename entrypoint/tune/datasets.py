@@ -2,50 +2,79 @@
 
 import json
 import mmap
-from array import array
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
-from entrypoint.data.rows import to_messages, to_tools
-from entrypoint.tune.tokenizer import ChatTokenizer
+from entrypoint.data.rows import Row, to_sample
+
+SCANNED_AT_ONCE = 4 << 20
+NEWLINE = ord("\n")
 
 
-class ChatDataset(Dataset[dict[str, list[int]]]):
-    """Rows of a JSON Lines file as `tokens` and `labels` of equal length.
+class Rows(Sequence[Row]):
+    """The rows of a JSON Lines file, each read when it is asked for.
 
-    torchtune's own SFTDataset accepts only its Message class, which knows neither tools nor
-    templates; this one hands the row's messages to the tokenizer as they are. Of a row that is
-    not asked for, only its place in the file is held.
-
-    Args:
-        tokenizer: given by the recipe.
-        data_files: a file of canonical rows.
+    The file is mapped: all processes of a machine share its pages. Of a row that is not asked for,
+    each holds only its place, 8 bytes.
     """
 
-    def __init__(self, tokenizer: ChatTokenizer, data_files: str) -> None:
-        self._tokenizer = tokenizer
-        with Path(data_files).open("rb") as file:
+    def __init__(self, path: str | Path) -> None:
+        with Path(path).open("rb") as file:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._starts = array("Q")
-        start = 0
-        for line in iter(self._bytes.readline, b""):
-            if line.strip():
-                self._starts.append(start)
-            start += len(line)
+        self._starts = self._line_starts()
+
+    def _line_starts(self) -> Any:
+        """Where the lines that are not blank begin."""
+        whole = np.frombuffer(self._bytes, np.uint8)
+        ends = [
+            np.flatnonzero(whole[start : start + SCANNED_AT_ONCE] == NEWLINE) + start
+            for start in range(0, len(whole), SCANNED_AT_ONCE)
+        ]
+        limits = np.concatenate([[-1], *ends, [len(whole)]])
+        starts = limits[:-1] + 1
+        # a row begins with a brace; whatever else a line begins with has to be looked at
+        first = whole[np.minimum(starts, len(whole) - 1)]
+        odd = np.flatnonzero(first != ord("{"))
+        blank = [at for at in odd if not self._bytes[starts[at] : limits[at + 1]].strip()]
+        return np.delete(starts, blank).astype(np.int64)
 
     def __len__(self) -> int:
         return len(self._starts)
 
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
-        start = self._starts[index]
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[row] for row in range(len(self))[index]]
+        start = int(self._starts[index])
         end = self._bytes.find(b"\n", start)
-        row = json.loads(self._bytes[start : end if end >= 0 else len(self._bytes)])
-        encoded: dict[str, Any] = self._tokenizer(
-            {"messages": to_messages(row), "tools": to_tools(row)}
-        )
+        return json.loads(self._bytes[start : end if end >= 0 else len(self._bytes)])
+
+
+class ChatDataset(Dataset[dict[str, list[int]]]):
+    """Canonical conversations, or texts, as `tokens` and `labels` of equal length.
+
+    torchtune's own SFTDataset accepts only its Message class, which knows neither tools nor
+    templates; this one hands the row's messages to the tokenizer as they are.
+
+    Args:
+        tokenizer: given by the recipe; a sample to `tokens` and `mask`.
+        data_files: a file of canonical rows.
+    """
+
+    def __init__(
+        self, tokenizer: Callable[[dict[str, Any]], dict[str, Any]], data_files: str
+    ) -> None:
+        self._tokenizer, self._rows = tokenizer, Rows(data_files)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        encoded = self._tokenizer(to_sample(self._rows[index]))
         labels = [
             CROSS_ENTROPY_IGNORE_IDX if masked else token
             for token, masked in zip(encoded["tokens"], encoded["mask"], strict=True)

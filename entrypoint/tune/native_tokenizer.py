@@ -36,11 +36,15 @@ class NativeTokenizer(Transform):
         self.pad_id: int = self.tokenizer.pad_id
 
     def __call__(self, sample: Mapping[str, Any], inference: bool = False) -> dict[str, Any]:
-        """Token ids and mask of `{"messages": [...]}`.
+        """Token ids and mask of `{"messages": [...]}` or `{"text": ...}`.
 
         Raises:
             ValueError: there are tools, which these tokenizers cannot write.
         """
+        if "text" in sample:
+            ids = self.tokenizer.encode(sample["text"], add_bos=True, add_eos=True)
+            mask = [at == 0 for at in range(len(ids))]
+            return {"tokens": ids[: self.max_seq_len], "mask": mask[: self.max_seq_len]}
         messages = sample["messages"]
         if sample.get("tools") or any(
             message["role"] == "tool" or message.get("tool_calls") for message in messages

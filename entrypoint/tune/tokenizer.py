@@ -6,22 +6,23 @@ from typing import Any
 
 from torchtune.modules.transforms import Transform
 
-from entrypoint.data.chat import Chat, Message, TrainOn
+from entrypoint.data.chat import Chat, Encoded, Message, TrainOn
 
 
 class ChatTokenizer(Transform):
-    """Turns `{"messages": [...], "tools": [...]}` into token ids and a loss mask.
+    """Turns `{"messages": [...], "tools": [...]}`, or `{"text": ...}`, into token ids and a loss
+    mask.
 
     The mask follows torchtune's convention: True where a token is *not* trained on.
 
     Args:
-        path: a folder with tokenizer.json and a chat template.
+        path: a folder with tokenizer.json, and a chat template unless there are only texts.
         max_seq_len: tokens after which a conversation is cut; None keeps all.
         train_on: which assistant turns carry loss.
 
     Raises:
-        ValueError: the folder has no chat template, or the template rewrites earlier turns, so
-            that no place in the text belongs to one turn.
+        ValueError: of conversations, when there is no chat template, or when it rewrites earlier
+            turns, so that no place in the text belongs to one turn.
     """
 
     def __init__(
@@ -37,6 +38,9 @@ class ChatTokenizer(Transform):
         return int(pad if pad is not None else self.tokenizer.eos_token_id)
 
     def __call__(self, sample: Mapping[str, Any], inference: bool = False) -> dict[str, Any]:
+        if "text" in sample:
+            (encoded,) = self.chat.encode_documents([sample["text"]])
+            return dict(zip(("tokens", "mask"), self._masked(encoded), strict=True))
         tokens, mask = self.tokenize(
             sample["messages"], tools=sample.get("tools"), add_generation_prompt=inference
         )
@@ -50,6 +54,9 @@ class ChatTokenizer(Transform):
     ) -> tuple[list[int], list[bool]]:
         """Token ids and mask, both of the conversation's length (at most `max_seq_len`)."""
         (encoded,) = self.chat.encode([(messages, tools)], add_generation_prompt)
+        return self._masked(encoded)
+
+    def _masked(self, encoded: Encoded) -> tuple[list[int], list[bool]]:
         mask = [True] * len(encoded.ids)
         for start, end in encoded.trained:
             mask[start:end] = [False] * (end - start)

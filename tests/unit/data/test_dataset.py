@@ -65,7 +65,7 @@ def test_rows_for_another_objective(environ: dict[str, str], tmp_path: Path):
     path.write_bytes(lines([preferred(1)]))
     with pytest.raises(DataError, match="for preference, not sft"):
         load(str(path), environ)
-    assert load(str(path), environ, task="preference").train.rows == 1
+    assert load(str(path), environ, tasks=("preference",)).train.rows == 1
 
 
 @pytest.mark.parametrize("reference", ["nowhere.jsonl", "/no/where", "a:b:c", "*.nothing"])

@@ -9,7 +9,8 @@ from entrypoint.tune import compat
 
 compat.apply()
 
-from entrypoint.tune.datasets import ChatDataset  # noqa: E402
+from entrypoint.tune import datasets  # noqa: E402
+from entrypoint.tune.datasets import ChatDataset, Rows  # noqa: E402
 from entrypoint.tune.tokenizer import ChatTokenizer  # noqa: E402
 
 
@@ -37,6 +38,20 @@ def test_rows_are_read_by_number(tiny_model: Path, tmp_path: Path, end: str):
         trained = [label for label in row["labels"] if label != -100]
         assert tokenizer.tokenizer.decode(trained).startswith(city)
         assert len(row["tokens"]) == len(row["labels"])
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 4 << 20])
+def test_rows_are_found_in_any_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int):
+    monkeypatch.setattr(datasets, "SCANNED_AT_ONCE", at_once)
+    path = tmp_path / "rows.jsonl"
+    for content in (b'{"n": 0}', b'\n\n {"n": 0}\r\n  \n{"n": 1}\n', b'{"n": 0}\n{"n": 1}\n \t\n'):
+        path.write_bytes(content)
+        rows = Rows(path)
+        assert [row["n"] for row in rows] == list(range(content.count(b'n"')))
+        assert rows[-1]["n"] == len(rows) - 1
+        assert rows[:1] == [{"n": 0}]
+        with pytest.raises(IndexError):
+            rows[len(rows)]
 
 
 def test_labels_are_where_the_tokenizer_says(tiny_model: Path, rows: Path):

@@ -67,6 +67,15 @@ CASES = [("sentencepiece", family) for family in SENTENCEPIECE] + [
 
 
 @pytest.mark.parametrize(("kind", "family"), CASES)
+def test_a_text_has_a_beginning_and_an_end(files, kind: str, family: str):
+    component = native_tokenizer(files[kind], {"tokenizer.model"}, family)
+    tokenizer = NativeTokenizer(component, str(files[kind] / "tokenizer.model"), max_seq_len=5)
+    found, stock = tokenizer({"text": "Oslo it is"}), tokenizer.tokenizer
+    assert found["tokens"] == stock.encode("Oslo it is", add_bos=True, add_eos=True)[:5]
+    assert found["mask"] == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize(("kind", "family"), CASES)
 def test_ids_are_torchtunes_and_answers_alone_are_trained(files, kind: str, family: str):
     from torchtune.config._utils import _get_component_from_path
     from torchtune.data import Message

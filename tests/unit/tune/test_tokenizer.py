@@ -63,8 +63,13 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tiny_model: Path):
         tokenizer.tokenize(CONVERSATION)
 
 
-def test_no_template_no_tokenizer(tiny_model: Path, tmp_path: Path):
+def test_without_a_template_there_are_texts_alone(tiny_model: Path, tmp_path: Path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((tiny_model / name).read_bytes())
+    tokenizer = ChatTokenizer(str(tmp_path), max_seq_len=8)
     with pytest.raises(ValueError, match="no chat template"):
-        ChatTokenizer(str(tmp_path))
+        tokenizer({"messages": CONVERSATION})
+    assert tokenizer({"text": "Oslo"})["tokens"][-1] == tokenizer.tokenizer.eos_token_id
+    cut = tokenizer({"text": "Oslo " * 20})
+    assert len(cut["tokens"]) == len(cut["mask"]) == 8
+    assert tokenizer.tokenizer.eos_token_id not in cut["tokens"]
