@@ -6,12 +6,15 @@ Each function says the symptom; tests/unit/tune/test_mend.py fails on the day it
 import functools
 from typing import Any
 
+from entrypoint.files import write_json
+
 
 def apply() -> None:
     """Mend torchtune in this process; again changes nothing."""
     _name_gemma2_norms()
     _name_qwen3_norms()
     _give_the_checkpointer_its_facts()
+    _write_phi_adapters()
     _run_dotted_paths()
 
 
@@ -61,6 +64,41 @@ def _give_the_checkpointer_its_facts() -> None:
             config["head_dim"] = 2
 
     FullModelHFCheckpointer.__init__ = init
+
+
+def _write_phi_adapters() -> None:
+    """The checkpointer has no PEFT format for Phi: it wrote adapter_model.pt alone."""
+    from safetensors.torch import save_file
+    from torchtune import training
+    from torchtune.training import FullModelHFCheckpointer, ModelType
+
+    from entrypoint.tune.phi_adapters import to_peft
+
+    stock = FullModelHFCheckpointer.save_checkpoint
+    if hasattr(stock, "__wrapped__"):
+        return
+
+    @functools.wraps(stock)
+    def save(self: Any, state_dict: dict[str, Any], epoch: int, *more: Any, **named: Any) -> None:
+        parts = (training.ADAPTER_KEY, training.MODEL_KEY, training.ADAPTER_CONFIG)
+        found = None
+        if self._model_type in (ModelType.PHI3_MINI, ModelType.PHI4) and all(
+            part in state_dict for part in parts
+        ):
+            # torchtune puts transformers' names in their place
+            found = to_peft(*(state_dict[part] for part in parts))
+        stock(self, state_dict, epoch, *more, **named)
+        if found:
+            folder = self._output_dir / f"epoch_{epoch}"
+            weights, config = found
+            save_file(
+                {name: weight.contiguous() for name, weight in weights.items()},
+                folder / "adapter_model.safetensors",
+                metadata={"format": "pt"},
+            )
+            write_json(folder / "adapter_config.json", config)
+
+    FullModelHFCheckpointer.save_checkpoint = save
 
 
 def _run_dotted_paths() -> None:

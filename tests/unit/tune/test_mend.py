@@ -28,6 +28,7 @@ print(json.dumps({
     "qwen3": hasattr(torchtune.models, "qwen3"),
     "q_norm": "model.layers.{}.self_attn.q_norm.weight" in _FROM_HF,
     "adapters": saves.count("tune_to_peft_adapter_weights("),
+    "phi": saves.count("Saving Phi adapter weights to PEFT format is not supported"),
     "dotted": Run._convert_to_dotpath(None, "a.b.c"),
 }))
 """
@@ -56,6 +57,10 @@ def test_torchtune_still_has_no_qwen3_and_no_names_for_it(stock: dict):
 
 def test_torchtune_still_writes_all_adapters_as_llamas(stock: dict):
     assert stock["adapters"] == 1
+
+
+def test_torchtune_still_has_no_peft_format_for_phi(stock: dict):
+    assert stock["phi"] == 1
 
 
 def test_torchtune_cuts_a_dotted_path_and_the_recipes_is_whole(stock: dict):
