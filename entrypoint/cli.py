@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import click
 
-from entrypoint import noise
-from entrypoint.commands import evaluate, models, prepare, quantize, sft
+from entrypoint import noise, secrets
+from entrypoint.commands import doctor, evaluate, models, prepare, quantize, sft
 from entrypoint.errors import ExitCode, Interrupted, TrainError
 
 BUG = "This is a bug in Tunecask. Run `train --debug …` and report what it prints."
@@ -28,6 +28,7 @@ def train(context: click.Context, debug: bool) -> None:
     `train sft --then eval,quantize` shows everything in a few minutes.
     """
     context.obj = debug
+    os.environ.update(secrets.read_files(os.environ))
 
 
 train.add_command(sft.sft)
@@ -35,6 +36,7 @@ train.add_command(evaluate.evaluate)
 train.add_command(quantize.quantize)
 train.add_command(models.models)
 train.add_command(prepare.prepare)
+train.add_command(doctor.doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

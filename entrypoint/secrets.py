@@ -1,13 +1,49 @@
-"""Which variables are secret, and how their values are kept out of what is written."""
+"""Which variables are secret, what gives them, and how their values stay out of what is written."""
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
+
+from entrypoint.errors import SettingsError
 
 SECRET_NAME = re.compile(
     r"(TOKEN|API_?KEY|SECRET|PASSWORD|CREDENTIAL|CONNECTION_STRING)", re.IGNORECASE
 )
 SHORTEST_SECRET = 8
 """Characters below which a value is a setting (TOKENIZERS_PARALLELISM=false), not a secret."""
+FOLDER = Path("/run/secrets")
+"""Where containers get secrets as files."""
+VARIABLE = "TRAIN_SECRETS"
+"""Names another folder; that is no secret."""
+
+
+def read_files(environ: Mapping[str, str]) -> dict[str, str]:
+    """Secret variables that `environ` lacks, from files that are called like them.
+
+    `HF_TOKEN` is read from a file `HF_TOKEN` or `hf_token`. Files with other names than those of
+    secrets, and empty ones, are left alone.
+
+    Raises:
+        SettingsError: a file cannot be read.
+    """
+    folder = Path(environ.get(VARIABLE) or FOLDER)
+    found: dict[str, str] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        name = path.name.upper()
+        if not SECRET_NAME.search(name) or environ.get(name) or path.is_dir():
+            continue
+        try:
+            value = path.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise SettingsError(
+                f"the secret {name} cannot be read: {reason}",
+                where=path,
+                hint="make the file readable for the user that runs `train`, or take it away",
+            ) from error
+        if value:
+            found[name] = value
+    return found
 
 
 class Redactor:
@@ -21,7 +57,7 @@ class Redactor:
         secrets = {
             value
             for name, value in environ.items()
-            if SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET
+            if SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET and name != VARIABLE
         }
         # the longest first: one secret may begin with another
         ordered = sorted(secrets, key=len, reverse=True)

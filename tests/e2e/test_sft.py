@@ -17,6 +17,8 @@ from entrypoint import templates
 pytestmark = pytest.mark.e2e
 
 CANARIES = {"HF_TOKEN": "hf_canary_5e1f7a", "AZURE_CLIENT_SECRET": "canary-93b1c4d2"}
+FILE_CANARY = "canary-44d0e7b9"
+"""A secret that is in a file, not in the environment."""
 TASK = """
 task: places
 dataset_path: json
@@ -73,10 +75,14 @@ def tasks_folder(module_folder: Path, rows_file: Path) -> Path:
 def finished(module_folder: Path, tiny_model: Path, rows_file: Path, tasks_folder: Path) -> Any:
     """One whole run, looked at by several tests."""
     output = module_folder / "run"
+    secrets = module_folder / "secrets"
+    secrets.mkdir()
+    (secrets / "MLFLOW_TRACKING_TOKEN").write_text(FILE_CANARY)
     ended = train(
         "sft", "--model", tiny_model, "--data", rows_file, "--output", output, "--max-seq-len", 128,
         "--batch-size", 4, "--epochs", 2, "--lr", 0.01, "--then", "quantize,eval",
         "--tasks", "places", "--tasks-folder", tasks_folder, "--limit", 5,
+        TRAIN_SECRETS=str(secrets),
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return output, ended
@@ -249,7 +255,7 @@ def test_the_quantized_model_loads_without_us(finished: Any):
 def test_no_secret_appears_anywhere(finished: Any):
     output, ended = finished
     written = [path.read_bytes() for path in output.rglob("*") if path.is_file()]
-    for secret in CANARIES.values():
+    for secret in (*CANARIES.values(), FILE_CANARY):
         assert secret not in ended.stdout + ended.stderr
         assert not any(secret.encode() in content for content in written)
 

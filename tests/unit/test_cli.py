@@ -43,7 +43,7 @@ def fails(capsys: pytest.CaptureFixture[str]):
     return check
 
 
-@pytest.mark.parametrize("command", ["", "sft", "prepare", "eval", "quantize", "models"])
+@pytest.mark.parametrize("command", ["", "sft", "prepare", "eval", "quantize", "models", "doctor"])
 def test_help(capsys: pytest.CaptureFixture[str], command: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "100")
     assert run([*command.split(), "--help"]) == 0

@@ -1,0 +1,1 @@
+"""What is right and wrong with a machine: facts are gathered, then judged."""

@@ -1,0 +1,188 @@
+"""entrypoint.doctor.gather and driver: what is read from a machine, here a made-up one."""
+
+import ctypes
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrypoint.cli import run
+from entrypoint.doctor import gather
+from entrypoint.doctor.driver import read_driver
+from entrypoint.doctor.facts import Driver, Gpu
+from entrypoint.errors import ExitCode
+from tests.unit.doctor import machines
+
+CANARY = "hf_canary_77c1e0"
+
+
+class FakeCuda:
+    """Answers as libcuda does: by writing through pointers and returning an error code."""
+
+    def __init__(self, version: int = 12080, devices: int = 2, fails: bool = False) -> None:
+        self.version, self.devices, self.fails = version, devices, fails
+
+    def cuInit(self, _: int) -> int:
+        return 100 if self.fails else 0
+
+    def cuDriverGetVersion(self, version: Any) -> int:
+        version._obj.value = self.version
+        return 0
+
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = self.devices
+        return 0
+
+    def cuDeviceGet(self, device: Any, number: int) -> int:
+        device._obj.value = number
+        return 0
+
+    def cuDeviceGetName(self, name: Any, length: int, device: ctypes.c_int) -> int:
+        name.value = f"GPU {device.value}".encode()[:length]
+        return 0
+
+    def cuDeviceTotalMem_v2(self, memory: Any, _: ctypes.c_int) -> int:
+        memory._obj.value = 16 << 30
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, _: ctypes.c_int) -> int:
+        value._obj.value = {75: 8, 76: 6}[attribute]
+        return 0
+
+
+def test_the_driver_names_its_gpus():
+    gpu = Gpu(name="GPU 1", memory=16 << 30, capability=(8, 6))
+    driver = read_driver(lambda _: FakeCuda())
+    assert driver is not None
+    assert driver.cuda == (12, 8)
+    assert driver.gpus[1:] == (gpu,)
+
+
+def test_a_driver_that_shows_no_gpu_is_still_a_driver():
+    assert read_driver(lambda _: FakeCuda(fails=True)) == Driver(cuda=(12, 8), gpus=())
+
+
+def test_without_a_driver_there_is_none():
+    def missing(_: str) -> Any:
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    assert read_driver(missing) is None
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return folder
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "meminfo"
+    path.write_text("MemTotal: 4194304 kB\nMemFree: 1 kB\nMemAvailable: 3145728 kB\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, (4 << 30, 3 << 30)),
+        ({"memory.max": "max", "memory.current": "5"}, (4 << 30, 3 << 30)),
+        ({"memory.max": str(2 << 30), "memory.current": str(1 << 30)}, (2 << 30, 1 << 30)),
+        ({"memory/memory.limit_in_bytes": str(1 << 30)}, (1 << 30, 1 << 30)),
+        ({"memory/memory.limit_in_bytes": str((1 << 63) - 4096)}, (4 << 30, 3 << 30)),
+    ],
+)
+def test_memory_is_what_the_container_allows(
+    tmp_path: Path, table: Path, files: dict[str, str], expected: tuple[int, int]
+):
+    assert gather.read_memory(write(tmp_path / "cgroup", files), table) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 0.5),
+    ],
+)
+def test_cores_are_what_the_container_allows(
+    tmp_path: Path, files: dict[str, str], expected: float, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert gather.read_cores(write(tmp_path, files)) == expected
+
+
+def test_comments_of_the_lock_are_no_requirements(tmp_path: Path):
+    lock = write(
+        tmp_path, lock="# made by x\nabsl-py==2.5.1\n    # via y\nb==1 ; sys_platform == 'a'"
+    )
+    assert gather.read_lock(lock / "lock") == ("absl-py==2.5.1", "b==1 ; sys_platform == 'a'")
+    assert gather.read_lock(tmp_path / "none") is None
+
+
+def test_a_folder_that_is_yet_to_be_made_is_judged_by_the_one_above(tmp_path: Path):
+    place = gather.look_at(tmp_path / "a" / "b")
+    assert place.writable
+    assert place.path == tmp_path / "a" / "b"
+    (tmp_path / "file").touch()
+    assert not gather.look_at(tmp_path / "file" / "below").writable
+
+
+def test_tokens_are_told_by_what_set_them_and_their_values_are_not_kept(tmp_path: Path):
+    (tmp_path / "HF_TOKEN").write_text(CANARY)
+    environ = {
+        "TRAIN_SECRETS": str(tmp_path),
+        "HF_TOKEN": CANARY,
+        "WANDB_API_KEY": f'"{CANARY}"',
+    }
+    tokens = gather.read_tokens(environ)
+    hub, wandb = tokens["HF_TOKEN"], tokens["WANDB_API_KEY"]
+    assert hub is not None
+    assert wandb is not None
+    assert (hub.source, hub.clean) == ("file", True)
+    assert (wandb.source, wandb.clean) == ("environment", False)
+    assert tokens["AZURE_CLIENT_SECRET"] is None
+    assert CANARY not in repr(tokens)
+
+
+def test_the_job_is_read_as_a_run_reads_it():
+    job = {"WORLD_SIZE": "2", "NODE_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    found = gather.read_rendezvous(job)
+    assert (found.nodes, found.rank, found.master) == (2, 1, "localhost:29500")
+    assert found.master_found
+    assert not gather.read_rendezvous(job | {"MASTER_ADDR": "no-such-host.invalid"}).master_found
+    assert "MASTER_PORT" in (gather.read_rendezvous(job | {"MASTER_PORT": "x"}).error or "")
+    assert gather.read_rendezvous({}).size == 1
+
+
+def test_this_very_machine_can_be_looked_at(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", CANARY)
+    facts = gather.gather({"HF_TOKEN": CANARY, "HOME": "/nowhere"})
+    assert facts.torch is not None
+    assert facts.installed["torch"] == facts.torch.version
+    assert any(line.startswith("peft==") for line in facts.lock or ())
+    assert facts.memory >= facts.memory_free > 0
+    assert CANARY not in repr(facts)
+
+
+@pytest.mark.parametrize(
+    ("facts", "code"),
+    [(machines.laptop(), ExitCode.OK), (machines.laptop(memory_free=0), ExitCode.DOES_NOT_FIT)],
+)
+def test_the_exit_code_says_whether_there_is_a_problem(
+    facts: Any, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(gather, "gather", lambda _: facts)
+    assert run(["doctor", "--json"]) == code
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is (code == ExitCode.OK)
+    assert run(["doctor"]) == code
+    ended = capsys.readouterr()
+    assert "python" in ended.out
+    assert ("not ready for every run: memory" in ended.err) is (code != ExitCode.OK)
