@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from entrypoint.evaluation.request import Request
-from entrypoint.plan import Plan
+from entrypoint.topology import Start, World
+
+ALONE = Start()
 
 CHILD_ENVIRONMENT: Mapping[str, str] = {
     # Buffers of every step are of the same sizes: keeping them and backing them by huge pages
@@ -45,21 +47,44 @@ class Command:
         return " ".join((*assignments, shlex.join(self.argv)))
 
 
-def tune_command(plan: Plan, environ: Mapping[str, str], allocator: Path | None = None) -> Command:
-    """`tune run` of the plan's recipe with the rendered file of its run folder.
+def tune_command(
+    recipe: str,
+    config: Path,
+    world: World,
+    environ: Mapping[str, str],
+    allocator: Path | None = None,
+    start: Start = ALONE,
+) -> Command:
+    """`tune run` of a recipe, in all processes of this machine.
 
     Args:
+        recipe: its name, for `tune run`.
+        config: the rendered file.
         allocator: library to preload, if there is one.
+        start: which node this is, and where node 0 is met.
     """
-    world = plan.world
-    several = ("--nproc_per_node", str(world.processes)) if world.processes > 1 else ()
-    arguments = ("run", *several, plan.recipe, "--config", str(plan.folder.recipe))
+    several: tuple[str, ...] = ()
+    if world.ranks > 1:
+        several = ("--nproc_per_node", str(world.processes))
+    if world.nodes > 1:
+        # static: who holds the store follows from the node's number. c10d compares host names for
+        # it, which fails in containers and network namespaces (torch 2.8 to 2.13)
+        several += (
+            "--nnodes", str(world.nodes), "--node_rank", str(start.node),
+            "--rdzv_backend", "static", "--rdzv_endpoint", ":".join(map(str, start.master)),
+        )  # fmt: skip
+    arguments = ("run", *several, recipe, "--config", str(config))
     command = _python("entrypoint.tune", *arguments, environ=environ, allocator=allocator)
-    if several and "OMP_NUM_THREADS" not in environ:
-        # torchrun would give each process one thread
-        threads = str(max(world.cores // world.processes, 1))
-        command = replace(command, environment={**command.environment, "OMP_NUM_THREADS": threads})
-    return command
+    # torchrun would give each process one thread
+    wanted = {"OMP_NUM_THREADS": str(max(world.cores // world.processes, 1))} if several else {}
+    if world.nodes > 1:
+        # c10d warns of every peer whose address has no name, as in most container networks
+        wanted["TORCH_CPP_LOG_LEVEL"] = "ERROR"
+    if world.nodes > 1 and start.interface:
+        # gloo would take the interface that the host's name leads to: often loopback
+        wanted["GLOO_SOCKET_IFNAME"] = start.interface
+    added = {name: value for name, value in wanted.items() if name not in environ}
+    return replace(command, environment={**command.environment, **added})
 
 
 def evaluation_command(

@@ -1,6 +1,7 @@
 """Check that a run can start, write its inputs, and train."""
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +20,18 @@ from entrypoint.errors import (
 from entrypoint.files import write_json, write_text
 from entrypoint.plan import Plan
 from entrypoint.run_folder import RunFolder
+from entrypoint.team import Abort
 
 GIB = 1024**3
 OUTPUT_OPTION = "--output or TRAIN_OUTPUT"
 OUT_OF_MEMORY = ("CUDA out of memory", "OutOfMemoryError", "DefaultCPUAllocator: not enough memory")
 SIGKILL_EXITS = (-9, 137)
 """Of a process, and of torchrun when one of its processes was killed."""
+SIGNAL_OF_EXIT: Mapping[int, int] = {
+    code: code - 128 for code in (ExitCode.SIGINT, ExitCode.SIGTERM)
+}
+FIRST_FAILURE = re.compile(r"rank \d+ failed first, with exit code -?\d+")
+"""What `entrypoint.tune` says of several processes."""
 
 
 def check_output(folder: RunFolder, needed_bytes: int, *, resumes: bool = False) -> None:
@@ -98,20 +105,38 @@ def write_inputs(plan: Plan, recipe: str, command: Command, manifest: Mapping[st
         ) from error
 
 
-def train(plan: Plan, command: Command, environ: Mapping[str, str], terminal: IO[str]) -> None:
+def train(
+    folder: RunFolder,
+    command: Command,
+    environ: Mapping[str, str],
+    terminal: IO[str],
+    *,
+    grace: int,
+    abort: Abort,
+) -> None:
     """Train to the end.
 
+    Args:
+        grace: seconds from a signal to the end by force.
+        abort: the failure of another process of the job, which ends this one's part.
+
     Raises:
-        Interrupted: a signal came.
-        ChildError: the recipe has said what is wrong and ended with one of our exit codes.
+        Interrupted: a signal came, here or to another process that trains.
+        ChildError: the recipe has said what is wrong and ended with one of our exit codes, or
+            another process of the job failed.
         TrainingError: the process failed for another reason.
     """
-    log = plan.folder.logs / "train.log"
-    ended = process.run(command, environ, log, terminal, grace=plan.settings.grace)
-    if ended.signal_received is not None:
-        raise _interrupted(plan, ended.code, ended.signal_received)
+    abort.check()
+    log = folder.logs / "train.log"
+    ended = process.run(command, environ, log, terminal, grace=grace, ends=abort.ends)
     if ended.code == 0:
+        if ended.signal_received is not None:
+            raise _interrupted(folder, ended.code, ended.signal_received, grace)
         return
+    number = ended.signal_received or SIGNAL_OF_EXIT.get(ended.code)
+    if number is not None:
+        raise _interrupted(folder, ended.code, number, grace)
+    abort.check()
     if ended.code in set(ExitCode) - {ExitCode.BUG}:
         raise ChildError(ended.code, "training ended with the error above", where=log)
     if ended.code in SIGKILL_EXITS or any(sign in ended.tail for sign in OUT_OF_MEMORY):
@@ -120,14 +145,16 @@ def train(plan: Plan, command: Command, environ: Mapping[str, str], terminal: IO
         )
     else:
         hint = "the last lines above say why; --debug shows our own part of it"
-    raise TrainingError(f"training failed with exit code {ended.code}", where=log, hint=hint)
+    who = FIRST_FAILURE.search(ended.tail)
+    what = who[0] if who else f"training failed with exit code {ended.code}"
+    raise TrainingError(what, where=log, hint=hint)
 
 
-def _interrupted(plan: Plan, code: int, number: int) -> Interrupted:
+def _interrupted(folder: RunFolder, code: int, number: int, grace: int) -> Interrupted:
     """What a signal has left: says whether there is something to go on from."""
-    saved = any(plan.folder.checkpoints.glob("step_*"))
+    saved = any(folder.checkpoints.glob("step_*"))
     if code in SIGKILL_EXITS:
-        what = f"training did not end within {plan.settings.grace} s of the signal and was killed"
+        what = f"training did not end within {grace} s of the signal and was killed"
         what += "; the checkpoint before is kept" if saved else ""
     else:
         what = "training was interrupted; "
@@ -135,6 +162,6 @@ def _interrupted(plan: Plan, code: int, number: int) -> Interrupted:
     return Interrupted(
         number,
         what,
-        where=str(plan.folder.checkpoints),
-        hint=f"the same command with --output {plan.folder.root} --resume auto goes on",
+        where=str(folder.checkpoints),
+        hint=f"the same command with --output {folder.root} --resume auto goes on",
     )

@@ -190,7 +190,13 @@ nproc_per_node = option(
     "--nproc-per-node",
     type=POSITIVE,
     metavar="N",
-    help="Train in so many processes, each with a device of its own.  [default: one for each GPU]",
+    help="Train in so many processes on each node, each with a device of its own.  "
+    "[default: one for each GPU]",
+)
+shared_storage = option(
+    "--shared-storage",
+    is_flag=True,
+    help="All nodes see the cache and the inputs at the same place: only node 0 fetches them.",
 )
 limit = option(
     "--limit", type=POSITIVE, metavar="ROWS", help="Evaluate at most so many rows per task."

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from entrypoint import allocator, collect, launch, manifest, templates, topology
+from entrypoint import allocator, collect, launch, manifest, nodes, templates, topology, zero_first
 from entrypoint.command import Command, tune_command
 from entrypoint.comparison import show
-from entrypoint.data import dataset as datasets
 from entrypoint.errors import SettingsError
 from entrypoint.evaluation.request import Evaluation
 from entrypoint.models import source as model_source
@@ -25,9 +24,11 @@ from entrypoint.render import check_agreement, render
 from entrypoint.run_folder import default_output
 from entrypoint.scoring import check_tasks, evaluate_checkpoint
 from entrypoint.settings import Device, Dtype, QuantizationMethod, Settings
+from entrypoint.team import Team
 from entrypoint.topology import Start
 
 ALONE = Start()
+"""The one process of its job."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,9 +45,7 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
     machine = topology.detect(settings.device, settings.dtype)
     world = topology.trained_by(machine, start, settings.nproc_per_node)
     check_tasks(settings)
-    dataset = datasets.load(settings.data, environ, dry=settings.dry_run)
-    chat = dataset.task != "text" or "eval" in settings.then
-    model = model_source.load(settings.model, environ, chat=chat, dry=settings.dry_run)
+    model, dataset = nodes.find_inputs(settings, environ, dry=settings.dry_run)
     if "eval" in settings.then and model.native_tokenizer:
         raise SettingsError(
             f"the model has no {FAST}, so evaluation has no chat template to apply",
@@ -70,34 +69,56 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
         templates.read(template), plan.variables, settings.overrides, name=str(template)
     )
     check_agreement(recipe, decided(plan), OPTION_OF_KEY, name=f"{template} with --set")
-    command = tune_command(plan, environ, allocator.find())
+    command = tune_command(plan.recipe, plan.folder.recipe, world, environ, allocator.find(), start)
     launch.check_output(plan.folder, plan.disk_bytes, resumes=settings.resume is not None)
     return Prepared(plan=plan, recipe=recipe, command=command)
 
 
-def fine_tune(settings: Settings, environ: Mapping[str, str], start: Start = ALONE) -> None:
-    """`train sft`: plan, train, and what --then asks for.
+def fine_tune(settings: Settings, environ: Mapping[str, str]) -> None:
+    """`train sft` in all its processes: rank 0 does what is done once, the first process of every
+    other node trains as rank 0 decided, the rest wait.
 
-    Args:
-        start: how many processes of `train` there are; this is the one that does the work.
+    Raises:
+        TrainError: of this process, or of the one of the job that failed first.
     """
+    start = topology.read_start(environ)
+    with zero_first.join(start, environ) as team:
+        if start.rank == 0:
+            lead(settings, topology.alone(environ), team)
+        elif start.leads_node and start.nodes > 1:
+            nodes.help_out(settings, topology.alone(environ), team)
+        else:
+            team.follow()
+
+
+def lead(settings: Settings, environ: Mapping[str, str], team: Team) -> None:
+    """Plan, train, and do what --then asks for."""
     console = Console(highlight=False, soft_wrap=True)
-    prepared = prepare(settings, environ, start)
+    prepared = prepare(settings, environ, team.start)
     show_plan(prepared.plan, console)
     if settings.dry_run:
         console.print(f"\n# {prepared.plan.folder.recipe}\n{prepared.recipe}", markup=False)
         console.print(f"# {prepared.plan.folder.command}\n{prepared.command}", markup=False)
         return
     plan = prepared.plan
+    nodes.announce(team, plan, prepared.recipe)
     if not plan.model.folder.is_dir():
         step(console, f"putting the model into the cache, once: {plan.model.folder}")
     model_source.ensure_present(plan.model, environ)
+    nodes.show_inputs(team, plan)
     check_rows(plan.dataset, plan.model.folder, prepared.recipe)
     launch.write_inputs(
         plan, prepared.recipe, prepared.command, manifest.gather(plan, prepared.recipe, environ)
     )
     step(console, f"training, {plan.steps} steps")
-    launch.train(plan, prepared.command, environ, sys.stdout)
+    launch.train(
+        plan.folder,
+        prepared.command,
+        environ,
+        sys.stdout,
+        grace=settings.grace,
+        abort=team.abort,
+    )
     metrics = collect.collect(plan)
     console.print(
         f"loss {metrics.first_loss:.3f} -> {metrics.last_loss:.3f}; model: {plan.folder.final}"
@@ -171,12 +192,13 @@ def show_plan(plan: Plan, console: Console) -> None:
         f"{plan.model.folder}",
         "data": f"{plan.dataset.reference}: {plan.dataset.train.rows:,} rows",
         "method": f"{settings.method}, learning rate {plan.variables['lr']:g}",
-        "steps": f"{plan.steps} of {settings.batch_size * world.processes} rows, "
+        "steps": f"{plan.steps} of {settings.batch_size * world.ranks} rows, "
         f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''}",
         "saving": f"every {settings.save_every} steps, the last {settings.keep} are kept"
         + (f"; validation every {settings.eval_every}" if settings.eval_every else ""),
         "world": f"{world.device}, {world.dtype}, {world.cores} CPU cores"
-        + (f", {world.processes} processes" if world.processes > 1 else ""),
+        + (f", {world.ranks} processes" if world.ranks > 1 else "")
+        + (f" on {world.nodes} nodes" if world.nodes > 1 else ""),
         "output": f"{plan.folder.root} (up to {plan.disk_bytes / launch.GIB:.1f} GiB)",
     }
     for name, value in rows.items():

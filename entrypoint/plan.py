@@ -115,7 +115,7 @@ def make_plan(
             where="--eval-every or TRAIN_EVAL_EVERY",
             hint="give --data a folder with train.jsonl and eval.jsonl",
         )
-    epochs, steps_per_epoch = schedule(settings, dataset, world.processes)
+    epochs, steps_per_epoch = schedule(settings, dataset, world.ranks)
     folder = RunFolder(root=root)
     metric_logger = "WandBLogger" if wandb else "DiskLogger"
     lora = {

@@ -9,8 +9,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +25,9 @@ IDLE_SECONDS = 0.3
 PROGRESS_SECONDS = 10.0
 """How often a line that overwrites itself is shown where nothing can be overwritten."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM)
+
+
+Ends = Callable[[Callable[[], None]], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +73,7 @@ def run(
     log: Path,
     terminal: IO[str],
     grace: float | None = None,
+    ends: Ends | None = None,
 ) -> Exit:
     """Run `command` to its end; its output goes to `log` and, as it comes, to `terminal`.
 
@@ -80,6 +85,7 @@ def run(
         log: created, with its folder, or appended to.
         terminal: gets progress bars as they are when it is one, else a line now and then.
         grace: seconds after a signal at which the command is killed; None awaits it for ever.
+        ends: is given what kills the command, for as long as it runs.
 
     Raises:
         FileNotFoundError: the executable does not exist.
@@ -111,6 +117,7 @@ def run(
                 start_new_session=True,
             ) as process,
             _forwarding(process, grace) as received,
+            ends(partial(_kill, process)) if ends else nullcontext(),
         ):
             assert process.stdout is not None
             for piece in pieces(process.stdout):
@@ -148,6 +155,11 @@ def pieces(stream: IO[bytes]) -> Iterator[str]:
                 break
     if rest:
         yield rest + "\n"
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager

@@ -67,7 +67,9 @@ class Settings:
     """lm-eval tasks for `eval`; the built-in data has one of its own."""
     tasks_folder: Path | None = None
     nproc_per_node: int | None = None
-    """Training processes, each with its device."""
+    """Training processes of a node, each with its device."""
+    shared_storage: bool = False
+    """Whether all nodes have the cache and the inputs from one storage, at the same place."""
     device: Device = "auto"
     dtype: Dtype = "auto"
     limit: int | None = None

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import runpy
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -16,6 +17,9 @@ from entrypoint.settings import Device, Dtype
 
 CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75
 """From CUdevice_attribute of the CUDA driver API."""
+
+SIOCGIFADDR = 0x8915
+"""Of Linux: the IPv4 address of an interface; see netdevice(7)."""
 
 JOB_VARIABLES = re.compile(
     r"(LOCAL_|GROUP_|ROLE_|NODE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE"
@@ -39,6 +43,13 @@ class Start:
     """How many were started on each node; None when there is one that starts the others."""
     master: tuple[str, int] = ("localhost", 0)
     """Address of the machine of rank zero, and a port of it that is free or torchrun's."""
+    interface: str | None = None
+    """Network interface that the other nodes are reached by, when they have met."""
+
+    @property
+    def leads_node(self) -> bool:
+        """Whether this is the process that starts training on its node."""
+        return self.local_rank == 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +63,14 @@ class World:
     """What weights and activations are computed in."""
     cores: int
     processes: int = 1
-    """That train together."""
+    """That train on this machine."""
+    nodes: int = 1
+    """Machines that train together, each with as many processes."""
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train together."""
+        return self.processes * self.nodes
 
 
 def read_start(environ: Mapping[str, str]) -> Start:
@@ -163,14 +181,8 @@ def trained_by(world: World, start: Start, wanted: int | None) -> World:
     or one for each GPU.
 
     Raises:
-        SettingsError: the numbers disagree, there are fewer GPUs, or there are several nodes.
+        SettingsError: the numbers disagree, there are fewer GPUs, or a device is alone by nature.
     """
-    if start.nodes > 1:
-        raise SettingsError(
-            f"the job has {start.nodes} nodes: this version trains on one",
-            where="the environment variable WORLD_SIZE",
-            hint="start `train` on one node, with WORLD_SIZE unset",
-        )
     option = "--nproc-per-node or TRAIN_NPROC_PER_NODE"
     if start.local_size and wanted not in (None, start.local_size):
         raise SettingsError(
@@ -184,9 +196,29 @@ def trained_by(world: World, start: Start, wanted: int | None) -> World:
         raise SettingsError(
             f"{processes} processes need as many GPUs, and there are {gpus}", where=option
         )
-    if processes > 1 and world.device == "mps":
+    if processes * start.nodes > 1 and world.device == "mps":
         raise SettingsError("mps has one device, for one process", where=option)
-    return replace(world, processes=processes)
+    return replace(world, processes=processes, nodes=start.nodes)
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface of this machine that has an IPv4 address; None for an unknown one."""
+    wanted = address.removeprefix("::ffff:")
+    try:
+        import fcntl
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            for _, name in socket.if_nameindex():
+                request = name.encode()[:15].ljust(40, b"\0")
+                try:
+                    answer = fcntl.ioctl(any_socket, SIOCGIFADDR, request)
+                except OSError:
+                    continue
+                if socket.inet_ntoa(answer[20:24]) == wanted:
+                    return name
+    except (ImportError, OSError):
+        return None
+    return None
 
 
 def _torch_has_cuda() -> bool:

@@ -5,126 +5,22 @@ its death reach them at once. No process group of torch is involved: nothing has
 before `tune run` makes its own, and the port that all know is free again when all have met.
 """
 
-import json
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
-from types import TracebackType
-from typing import IO, Any
 
-from entrypoint.errors import ChildError, ExitCode, SettingsError, TrainError, TrainingError
+from entrypoint.errors import SettingsError
 from entrypoint.progress import say
-from entrypoint.topology import Start, alone, read_start
+from entrypoint.team import Peer, Team
+from entrypoint.topology import Start, alone, interface_of, read_start
 
 JOIN_TIMEOUT_S = 15 * 60
 """Nodes of a cluster do not start together: one may still be fetching its image."""
 RETRY_S = 0.2
 SAY_AFTER_S = 10.0
-KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""A machine that lost its power closes nothing: it is given up after 25 s."""
-
-
-class Team:
-    """This process and the others of its job; the only member of a job of one.
-
-    Args:
-        start: how this process was started.
-        peers: connections to all others in rank zero, the one to rank zero elsewhere.
-    """
-
-    def __init__(self, start: Start, peers: list["Peer"]) -> None:
-        self.start = start
-        self._peers = peers
-
-    def __enter__(self) -> "Team":
-        return self
-
-    def __exit__(
-        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
-    ) -> None:
-        if self.start.rank == 0:
-            what = error.what if isinstance(error, TrainError) else str(error or "")
-            self._tell({"end": _exit_code(error), "what": what})
-        for peer in self._peers:
-            peer.close()
-
-    @contextmanager
-    def zero_first(self, *, together: bool) -> Iterator[None]:
-        """Rank zero runs what is inside first, the others when it is through.
-
-        Args:
-            together: whether what is done inside serves all; otherwise nobody waits.
-
-        Raises:
-            ChildError: rank zero failed.
-            TrainingError: rank zero died.
-        """
-        if together and self.start.rank != 0:
-            say(f"rank {self.start.rank} is waiting for rank 0")
-            message = self._hear()
-            if "end" in message:
-                raise _failure(message)
-        yield
-        if together and self.start.rank == 0:
-            self._tell({"ready": True})
-
-    def follow(self) -> None:
-        """Wait until rank zero ends.
-
-        Raises:
-            ChildError: it failed.
-            TrainingError: it died.
-        """
-        while "end" not in (message := self._hear()):
-            pass
-        if message["end"] != ExitCode.OK:
-            raise _failure(message)
-
-    def _tell(self, message: Mapping[str, Any]) -> None:
-        for peer in self._peers:
-            # who has gone is missed by whoever started it
-            with suppress(OSError):
-                peer.send(message)
-
-    def _hear(self) -> dict[str, Any]:
-        message = self._peers[0].receive()
-        if message is None:
-            raise TrainingError(
-                "rank 0 died: it closed the connection without a word",
-                where=f"rank {self.start.rank}",
-                hint="see the output of rank 0; if that says nothing it was killed, "
-                "for lack of memory perhaps",
-            )
-        return message
-
-
-class Peer:
-    """One JSON object a line, over a connection."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in KEEPALIVE.items():
-            if hasattr(socket, name):
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        self._connection = connection
-        self._lines: IO[bytes] = connection.makefile("rb")
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        self._connection.sendall(json.dumps(message).encode() + b"\n")
-
-    def receive(self) -> dict[str, Any] | None:
-        """The next message; None when the other side has gone, or is too slow for the time-out."""
-        try:
-            message = json.loads(self._lines.readline() or b"null")
-        except (OSError, ValueError):
-            return None
-        return message if isinstance(message, dict) else None
-
-    def close(self) -> None:
-        self._lines.close()
-        self._connection.close()
 
 
 def once(work: Callable[[Mapping[str, str]], None], environ: Mapping[str, str]) -> None:
@@ -156,11 +52,20 @@ def join(start: Start, environ: Mapping[str, str]) -> Team:
         SettingsError: the others did not come, or the port is taken.
     """
     if start.size == 1:
-        return Team(start, [])
+        return Team(start)
     agent = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     attempt = environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     board = _Board(start, f"tunecask/{attempt}") if agent else None
-    return Team(start, _gather(start, board) if start.rank == 0 else [_connect(start, board)])
+    peers = _gather(start, board) if start.rank == 0 else [_connect(start, board)]
+    interface = interface_of(peers[0].connection.getsockname()[0])
+    master = (start.master[0], free_port()) if board and start.rank == 0 else start.master
+    return Team(replace(start, interface=interface, master=master), peers)
+
+
+def free_port() -> int:
+    """A port that nobody listens at, now."""
+    with socket.create_server(("", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 class _Board:
@@ -209,6 +114,7 @@ def _gather(start: Start, board: _Board | None) -> list[Peer]:
                 # whoever stands in for a rank that was restarted replaces it
                 rank, peer = _welcome(server.accept()[0])
                 if rank is not None and 0 < rank < start.size:
+                    peer.rank = rank
                     peers[rank] = peer
             waited = time.monotonic() - began
             missing = sorted(set(range(1, start.size)) - set(peers))
@@ -256,21 +162,6 @@ def _connect(start: Start, board: _Board | None) -> Peer:
         if waited > JOIN_TIMEOUT_S:
             raise _missed(f"rank 0 did not answer at {host}:{port} within {JOIN_TIMEOUT_S} s")
         time.sleep(RETRY_S)
-
-
-def _exit_code(error: BaseException | None) -> int:
-    match error:
-        case None:
-            return ExitCode.OK
-        case TrainError():
-            return error.exit_code
-        case KeyboardInterrupt():
-            return ExitCode.SIGINT
-    return ExitCode.BUG
-
-
-def _failure(message: Mapping[str, Any]) -> TrainError:
-    return ChildError(message["end"], f"rank 0 failed: {message['what']}")
 
 
 def _missed(what: str) -> SettingsError:

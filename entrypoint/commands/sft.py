@@ -33,6 +33,7 @@ from entrypoint.settings import Settings
 @options.tasks_folder
 @options.limit
 @options.nproc_per_node
+@options.shared_storage
 @options.device
 @options.dtype
 @options.dry_run
@@ -43,8 +44,6 @@ def sft(**given: Any) -> None:
     With --then eval,quantize the base and the tuned model are compared and a quantized copy is
     made; with --then quantize,eval the copy is scored too.
     """
-    from entrypoint import pipeline, topology, zero_first
+    from entrypoint import pipeline
 
-    settings = Settings(objective="sft", **given)
-    start = topology.read_start(os.environ)
-    zero_first.once(lambda environ: pipeline.fine_tune(settings, environ, start), os.environ)
+    pipeline.fine_tune(Settings(objective="sft", **given), os.environ)

@@ -5,14 +5,19 @@ own: packing_window, save_every_n_steps, keep_checkpoints, resume and validation
 """
 
 import functools
+import signal
 import sys
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from entrypoint import noise
-from entrypoint.tune import compat
+from entrypoint.tune import agent, compat
 
+if __name__ == "__main__":
+    agent.die_with_parent()
+    # Ctrl-C before training has begun: no traceback from amid the imports
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 # torchrun starts this module by itself, and what follows warns when it is imported
 noise.silence()
 compat.apply()
@@ -24,7 +29,7 @@ from torchtune.config._utils import _get_component_from_path  # noqa: E402
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX  # noqa: E402
 from torchtune.datasets import ConcatDataset  # noqa: E402
 
-from entrypoint.errors import SettingsError, TrainError  # noqa: E402
+from entrypoint.errors import ExitCode, Interrupted, SettingsError, TrainError  # noqa: E402
 from entrypoint.tune import checkpoints, worlds  # noqa: E402
 from entrypoint.tune.batches import Packed, Padded, Schedule  # noqa: E402
 from entrypoint.tune.loop import Habits, Loop  # noqa: E402
@@ -44,20 +49,34 @@ NOT_HERE = {
 }
 """Keys of torchtune's recipes that would do nothing if they were true, and what to do."""
 
+ALIKE_S, ORPHANED_S = 3.0, 40.0
+"""How long a process that has failed waits for being ended because of another one, before it says
+what it knows: of a failure that all have alike, and of a failure elsewhere."""
+
 
 @config.parse  # type: ignore[untyped-decorator]
 def main(recipe: DictConfig) -> None:
     """Train as the recipe says, and end with Tunecask's exit code."""
     ranks = worlds.join(recipe.device)
-    try:
-        with listening() as stop:
+    with listening() as stop:
+        try:
             train(recipe, ranks, stop)
-    except TrainError as error:
-        if ranks.leads:
-            print(f"Error: {error}", file=sys.stderr, flush=True)
-        sys.exit(int(error.exit_code))
-    finally:
-        worlds.leave()
+        except TrainError as error:
+            # mostly all processes fail alike: the first one says why, and ends the others
+            agreed = isinstance(error, Interrupted)
+            if ranks.leads or not (agreed or stop.awaited(ALIKE_S)):
+                print(f"Error: {error}", file=sys.stderr, flush=True)
+            if agreed:
+                worlds.leave()
+            sys.exit(int(error.exit_code))
+        except RuntimeError as error:
+            if ranks.size == 1 or not worlds.is_loss_of_contact(error):
+                raise
+            # the one that failed says why, and whoever started it ends this one too
+            if not stop.awaited(ORPHANED_S):
+                print(f"rank {ranks.rank} lost contact with the others", file=sys.stderr)
+            sys.exit(ExitCode.TRAINING)
+    worlds.leave()
 
 
 def train(recipe: DictConfig, ranks: Ranks, stop: Stop) -> None:

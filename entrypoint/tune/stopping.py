@@ -2,11 +2,13 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+POLL_S = 0.05
 
 
 class Stop:
@@ -16,6 +18,13 @@ class Stop:
 
     def request(self, number: int, _: Any = None) -> None:
         self.number = self.number or number
+
+    def awaited(self, seconds: float) -> bool:
+        """Whether a signal has come, or comes within that time."""
+        deadline = time.monotonic() + seconds
+        while not self.number and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return bool(self.number)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 GLOO_AND_NCCL = "cpu:gloo,cuda:nccl"
+LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL error")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +78,12 @@ def leave() -> None:
     """Give up the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def is_loss_of_contact(error: RuntimeError) -> bool:
+    """Whether a collective failed as another process has gone. gloo raises a plain RuntimeError."""
+    text = str(error)
+    return isinstance(error, dist.DistError) or any(sign in text for sign in LOST)
 
 
 def spread(model: nn.Module, ranks: Ranks) -> nn.Module:

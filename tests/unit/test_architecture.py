@@ -16,9 +16,10 @@ LIMIT_LINES = 300
 
 ORDER = (
     "errors", "files", "noise", "secrets", "settings", "run_folder", "topology", "allocator",
-    "progress", "zero_first", "hub", "models", "data",
-    "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "collect",
-    "scoring", "preparation", "pipeline", "doctor", "parameters", "options", "commands", "cli",
+    "progress", "team", "zero_first", "hub", "models", "data",
+    "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "nodes",
+    "collect", "scoring", "preparation", "pipeline", "doctor", "parameters",
+    "options", "commands", "cli",
 )  # fmt: skip
 """Stages in the direction of the flow: none imports one behind it at module level."""
 

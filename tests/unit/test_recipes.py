@@ -1,5 +1,6 @@
 """Every shipped template: found by walking the folder, rendered, and held against torchtune."""
 
+import dataclasses
 import inspect
 from pathlib import Path
 from typing import Any, get_args
@@ -8,11 +9,13 @@ import pytest
 import yaml
 
 from entrypoint import templates
-from entrypoint.command import tune_command
+from entrypoint.command import ALONE, Command, tune_command
+from entrypoint.plan import RECIPE
 from entrypoint.render import render
 from entrypoint.settings import Method, Objective
+from entrypoint.topology import Start, World
 from entrypoint.tune import compat
-from tests.unit.factories import plan
+from tests.unit.factories import WORLD, plan
 from tests.unit.golden import check_golden
 
 TEMPLATES = sorted(templates.folder().rglob(f"*{templates.SUFFIX}"))
@@ -78,18 +81,41 @@ def test_every_objective_has_a_template():
     assert {objective_of(template) for template in TEMPLATES} == set(get_args(Objective))
 
 
+CONFIG = Path("/outputs/run/recipe.yaml")
+NODES = dataclasses.replace(WORLD, processes=2, nodes=3)
+
+
+def command(
+    environ: dict[str, str] | None = None,
+    allocator: Path | None = None,
+    world: World = WORLD,
+    start: Start = ALONE,
+) -> Command:
+    return tune_command(RECIPE, CONFIG, world, environ or {}, allocator, start)
+
+
+def as_text(shown: Command) -> str:
+    return "\n".join([*(f"{k}={v}" for k, v in shown.environment.items()), *shown.argv[1:], ""])
+
+
 def test_the_command_is_the_golden_one():
-    command = tune_command(plan(), {})
-    text = "\n".join([*(f"{k}={v}" for k, v in command.environment.items()), *command.argv[1:]])
-    check_golden("command.txt", text + "\n")
+    check_golden("command.txt", as_text(command()))
+
+
+def test_the_command_of_a_node_is_the_golden_one():
+    start = Start(rank=1, size=3, node=1, nodes=3, master=("node-0", 29500), interface="eth0")
+    check_golden("command-node.txt", as_text(command(world=NODES, start=start)))
 
 
 def test_an_allocator_is_preloaded_unless_the_user_preloads_one():
     found = Path("/usr/lib/libtcmalloc.so.4")
-    assert tune_command(plan(), {}, found).environment["LD_PRELOAD"] == str(found)
-    assert "LD_PRELOAD" not in tune_command(plan(), {"LD_PRELOAD": "x"}, found).environment
-    assert "LD_PRELOAD" not in tune_command(plan(), {}).environment
+    assert command(allocator=found).environment["LD_PRELOAD"] == str(found)
+    assert "LD_PRELOAD" not in command({"LD_PRELOAD": "x"}, found).environment
+    assert "LD_PRELOAD" not in command().environment
 
 
 def test_a_variable_of_the_users_own_is_left_alone():
-    assert "GLIBC_TUNABLES" not in tune_command(plan(), {"GLIBC_TUNABLES": "x"}).environment
+    assert "GLIBC_TUNABLES" not in command({"GLIBC_TUNABLES": "x"}).environment
+    start = Start(nodes=3, interface="eth0")
+    chosen = {"GLOO_SOCKET_IFNAME": "ib0", "OMP_NUM_THREADS": "7"}
+    assert command(chosen, None, NODES, start).environment.keys().isdisjoint(chosen)

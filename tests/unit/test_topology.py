@@ -49,6 +49,7 @@ def test_a_device_that_is_not_there_is_refused(machine, monkeypatch, device):
 
 
 CPU = topology.World(device="cpu", devices=1, dtype="fp32", cores=8)
+MPS = topology.World(device="mps", devices=1, dtype="fp32", cores=8)
 GPUS = topology.World(device="cuda", devices=4, dtype="bf16", cores=8)
 
 
@@ -69,13 +70,23 @@ def test_how_many_processes_train(world, started, wanted, processes):
     assert topology.trained_by(world, start, wanted).processes == processes
 
 
+def test_nodes_train_together_with_as_many_processes_each():
+    world = topology.trained_by(GPUS, Start(nodes=3, size=3), None)
+    assert (world.processes, world.nodes, world.ranks) == (4, 3, 12)
+
+
+def test_the_interface_of_an_address_of_this_machine():
+    assert topology.interface_of("127.0.0.1") == topology.interface_of("::ffff:127.0.0.1") == "lo"
+    assert topology.interface_of("192.0.2.1") is None
+
+
 @pytest.mark.parametrize(
     ("world", "start", "wanted", "why"),
     [
         (CPU, Start(local_size=4, size=4), 2, "2 processes are asked for, and 4 were started"),
         (GPUS, Start(), 5, "5 processes need as many GPUs, and there are 4"),
-        (CPU, Start(nodes=2, size=2), None, "2 nodes"),
-        (topology.World(device="mps", devices=1, dtype="fp32", cores=8), Start(), 2, "mps"),
+        (MPS, Start(), 2, "mps"),
+        (MPS, Start(nodes=2, size=2), None, "mps"),
     ],
 )
 def test_processes_that_cannot_be(world, start, wanted, why):

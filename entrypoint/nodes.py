@@ -1,0 +1,216 @@
+"""Training on several nodes: node 0 decides, the others find the same inputs and train along."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from entrypoint import allocator, launch, topology
+from entrypoint.command import tune_command
+from entrypoint.data import dataset as datasets
+from entrypoint.data.dataset import Dataset
+from entrypoint.errors import SettingsError, TrainError
+from entrypoint.files import write_text
+from entrypoint.hub import parse
+from entrypoint.models import source as model_source
+from entrypoint.models.card import Model
+from entrypoint.plan import Plan
+from entrypoint.progress import say
+from entrypoint.run_folder import RunFolder
+from entrypoint.settings import Settings
+from entrypoint.team import Team
+
+ORDERS, INPUTS = "orders", "inputs"
+SAMPLES, SAMPLE_BYTES = 64, 4096
+"""Of a file of weights: enough to tell two models of the same shape apart."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Orders:
+    """What node 0 has decided, for the others."""
+
+    recipe: str
+    """The rendered YAML, with node 0's paths."""
+    name: str
+    """Of the recipe, for `tune run`."""
+    settings: dict[str, Any]
+    """That every node has to follow."""
+    master: tuple[str, int]
+    """Where node 0's torchrun is met."""
+    root: str
+    """Node 0's run folder, which the others do not write to."""
+
+
+def find_inputs(
+    settings: Settings, environ: Mapping[str, str], *, dry: bool
+) -> tuple[Model, Dataset]:
+    """The card of the model and the rows that `settings` name; see their `load`.
+
+    Args:
+        dry: check everything and write nothing.
+    """
+    dataset = datasets.load(settings.data, environ, dry=dry)
+    chat = dataset.task != "text" or "eval" in settings.then
+    return model_source.load(settings.model, environ, chat=chat, dry=dry), dataset
+
+
+def announce(team: Team, plan: Plan, recipe: str) -> None:
+    """Tell the other nodes what is decided.
+
+    Args:
+        recipe: the rendered YAML.
+    """
+    if plan.world.nodes == 1:
+        return
+    settings = {
+        "model": pinned(plan.model),
+        "data": absolute(plan.settings.data),
+        "device": plan.world.device,
+        "dtype": plan.world.dtype,
+        "nproc_per_node": plan.world.processes,
+        "grace": plan.settings.grace,
+        "then": plan.settings.then,
+        "shared_storage": plan.settings.shared_storage,
+    }
+    orders = Orders(
+        recipe=recipe,
+        name=plan.recipe,
+        settings=settings,
+        master=team.start.master,
+        root=str(plan.folder.root),
+    )
+    team.tell({ORDERS: asdict(orders)})
+
+
+def show_inputs(team: Team, plan: Plan) -> None:
+    """Tell the other nodes where node 0 has the inputs, now that it has them, and their marks."""
+    if plan.world.nodes > 1:
+        team.tell({INPUTS: marked(plan.model, plan.dataset)})
+
+
+def help_out(settings: Settings, environ: Mapping[str, str], team: Team) -> None:
+    """The part of a node that is not node 0."""
+    start = team.start
+    say(f"node {start.node} of {start.nodes} is waiting for what node 0 decides")
+    heard = team.hear(ORDERS)
+    if heard is None:
+        return
+    orders = Orders(**heard)
+    host, port = orders.master
+    start = replace(start, master=(host, port))
+    settings = replace(settings, **orders.settings)
+    try:
+        machine = topology.detect(settings.device, settings.dtype)
+        world = topology.trained_by(machine, start, settings.nproc_per_node)
+        moved = _places(settings, environ, team)
+    except TrainError as error:
+        error.where = f"{error.where or 'here'}, on node {start.node}"
+        raise
+    with TemporaryDirectory(prefix="tunecask-") as scratch:
+        folder = RunFolder(root=Path(scratch) / "run")
+        recipe = relocated(orders.recipe, moved | {orders.root: str(folder.root)})
+        write_text(folder.recipe, recipe)
+        command = tune_command(orders.name, folder.recipe, world, environ, allocator.find(), start)
+        say(f"node {start.node} of {start.nodes} is training, in {world.processes} processes")
+        launch.train(folder, command, environ, sys.stdout, grace=settings.grace, abort=team.abort)
+    say(f"node {start.node} has trained and is waiting for node 0 to end")
+    team.follow()
+
+
+def _places(settings: Settings, environ: Mapping[str, str], team: Team) -> dict[str, str]:
+    """From the paths of node 0's inputs to the paths of this node's.
+
+    Raises:
+        SettingsError: a copy is not what node 0 has.
+        TrainError: there is none.
+    """
+    shared: dict[str, list[str]] = team.hear(INPUTS) if settings.shared_storage else {}
+    for name, (path, _) in shared.items():
+        if not Path(path).exists():
+            raise SettingsError(
+                f"the {name} of node 0 is not there: {path}",
+                where="--shared-storage or TRAIN_SHARED_STORAGE",
+                hint="mount the same storage at the same place on every node, or leave the "
+                "option out and let every node fetch its own copy",
+            )
+    model, dataset = find_inputs(settings, environ, dry=False)
+    model_source.ensure_present(model, environ)
+    own = marked(model, dataset)
+    theirs = shared or team.hear(INPUTS) or {}
+    for name, (path, mark) in theirs.items():
+        if name not in own or own[name][1] != mark:
+            raise SettingsError(
+                f"the {name} differ from node 0's: {own.get(name, ('none',))[0]} is not what "
+                f"{path} is there",
+                where="--model and --data",
+                hint="give every node the same files",
+            )
+    return {path: own[name][0] for name, (path, _) in theirs.items()}
+
+
+def relocated(recipe: str, places: Mapping[str, str]) -> str:
+    """The recipe with paths of one node replaced by those of another.
+
+    Args:
+        recipe: YAML.
+        places: from paths there to paths here; what lies below them moves with them.
+    """
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: moved(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [moved(inner) for inner in value]
+        if isinstance(value, str):
+            for there, here in places.items():
+                if value == there or value.startswith(there + os.sep):
+                    return here + value[len(there) :]
+        return value
+
+    text: str = yaml.safe_dump(moved(yaml.safe_load(recipe)), sort_keys=False)
+    return text
+
+
+def marked(model: Model, dataset: Dataset) -> dict[str, tuple[str, str]]:
+    """Path of each input, and what tells whether a copy of it is the same."""
+    found = {
+        "model": (str(model.folder), _mark(model)),
+        "training rows": (str(dataset.train.path), dataset.train.sha256),
+    }
+    if dataset.evaluation:
+        found["held-out rows"] = (str(dataset.evaluation.path), dataset.evaluation.sha256)
+    return found
+
+
+def _mark(model: Model) -> str:
+    """Of config.json, and of samples of the weights."""
+    digest = hashlib.sha256((model.folder / "config.json").read_bytes())
+    for name in model.shards:
+        size = (model.folder / name).stat().st_size
+        digest.update(f"{name} {size}".encode())
+        with (model.folder / name).open("rb") as file:
+            for sample in range(SAMPLES):
+                file.seek(size * sample // SAMPLES)
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def pinned(model: Model) -> str:
+    """The reference by which another machine finds the very same model."""
+    if Path(model.reference).expanduser().is_dir():
+        return str(model.folder)
+    repository = parse(model.reference)
+    # a model of the hub lies in a folder that is named by its commit
+    return f"{repository.repo}@{model.folder.name}" if repository else model.reference
+
+
+def absolute(reference: str) -> str:
+    """A reference to rows without a working directory, where it is a path."""
+    path = Path(reference).expanduser()
+    return str(path.absolute()) if path.exists() else reference
