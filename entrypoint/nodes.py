@@ -118,7 +118,15 @@ def help_out(settings: Settings, environ: Mapping[str, str], team: Team) -> None
         write_text(folder.recipe, recipe)
         command = tune_command(orders.name, folder.recipe, world, environ, allocator.find(), start)
         say(f"node {start.node} of {start.nodes} is training, in {world.processes} processes")
-        launch.train(folder, command, environ, sys.stdout, grace=settings.grace, abort=team.abort)
+        try:
+            launch.train(
+                folder, command, environ, sys.stdout, grace=settings.grace, abort=team.abort
+            )
+        except TrainError as error:
+            # the log goes with the scratch folder
+            if error is not team.abort.error:
+                error.where = f"the output of node {start.node}"
+            raise
     say(f"node {start.node} has trained and is waiting for node 0 to end")
     team.follow()
 
