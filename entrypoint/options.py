@@ -8,7 +8,7 @@ import click
 
 from entrypoint.data.names import CHECKS, FORMATS, PRESETS
 from entrypoint.parameters import POSITIVE, Columns, CommaList, Override
-from entrypoint.settings import EMBEDDED, Device, Dtype, Method, Settings, Step
+from entrypoint.settings import EMBEDDED, Device, Dtype, LoraTarget, Method, Settings, Step
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -55,7 +55,30 @@ method = option(
     type=click.Choice(get_args(Method)),
     default=DEFAULTS["method"],
     show_default=True,
-    help="Train a low-rank adapter, or all weights.",
+    help="Train a low-rank adapter (lora, dora), one beside weights in 4 bits (qlora), all weights "
+    "(full), or either for an 8da4w copy (qat-lora, qat).",
+)
+lora_rank = option(
+    "--lora-rank", type=POSITIVE, help="Rank of the adapter.  [default: 16]", metavar="RANK"
+)
+lora_alpha = option(
+    "--lora-alpha",
+    type=float,
+    metavar="ALPHA",
+    help="The adapter's part is multiplied by alpha / rank.  [default: twice the rank]",
+)
+lora_dropout = option(
+    "--lora-dropout",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    metavar="SHARE",
+    help="Share of the adapter's inputs that is dropped in training.  [default: 0]",
+)
+lora_targets = option(
+    "--lora-targets",
+    type=CommaList(get_args(LoraTarget)),
+    default="",
+    help="What has an adapter: q, v and output of attention; the MLP; the output head.  "
+    "[default: attention,mlp]",
 )
 output = option(
     "--output",

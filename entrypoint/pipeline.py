@@ -13,6 +13,7 @@ from entrypoint.command import Command, tune_command
 from entrypoint.comparison import show
 from entrypoint.errors import SettingsError
 from entrypoint.evaluation.request import Evaluation
+from entrypoint.methods import trained_parameters
 from entrypoint.models import source as model_source
 from entrypoint.models.checkpoint import locate
 from entrypoint.models.source import short_name
@@ -191,7 +192,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         "model": f"{plan.model.reference}: {plan.model.parameters / 1e6:,.0f} M parameters, "
         f"{plan.model.folder}",
         "data": f"{plan.dataset.reference}: {plan.dataset.train.rows:,} rows",
-        "method": f"{settings.method}, learning rate {plan.variables['lr']:g}",
+        "method": f"{settings.method}, {trained(plan)}, learning rate {plan.variables['lr']:g}",
         "steps": f"{plan.steps} of {settings.batch_size * world.ranks} rows, "
         f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''}",
         "saving": f"every {settings.save_every} steps, the last {settings.keep} are kept"
@@ -199,10 +200,20 @@ def show_plan(plan: Plan, console: Console) -> None:
         "world": f"{world.device}, {world.dtype}, {world.cores} CPU cores"
         + (f", {world.ranks} processes" if world.ranks > 1 else "")
         + (f" on {world.nodes} nodes" if world.nodes > 1 else ""),
+        "memory": f"{plan.state_bytes / launch.GIB:.1f} GiB for weights, gradients and optimizer"
+        + (" in all processes together" if world.ranks > 1 else "")
+        + ", and activations",
         "output": f"{plan.folder.root} (up to {plan.disk_bytes / launch.GIB:.1f} GiB)",
     }
     for name, value in rows.items():
         console.print(f"{name:<7} {value}", markup=False)
+
+
+def trained(plan: Plan) -> str:
+    """What the method trains, in words."""
+    numbers = f"{trained_parameters(plan.settings, plan.model) / 1e6:,.1f} M numbers are trained"
+    rank = plan.variables["model"].get("lora_rank")
+    return numbers + (f" (rank {rank})" if rank else "")
 
 
 def step(console: Console, title: str) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 
 from entrypoint.data.dataset import Dataset
 from entrypoint.errors import DataError, SettingsError
+from entrypoint.methods import TRAITS, quantizer, state_bytes, trained_parameters
+from entrypoint.methods import check as check_method
+from entrypoint.methods import model_arguments as method_arguments
 from entrypoint.models.card import BYTES_PER_ELEMENT, Model
 from entrypoint.models.tokenizers import CHAT_TOKENIZER, NATIVE
 from entrypoint.run_folder import RunFolder
@@ -20,7 +23,7 @@ learn its task, and minutes instead of a quarter of an hour on two CPU cores."""
 RECIPE = "entrypoint.tune.recipe"
 """What `tune run` runs."""
 
-PEAK_LR: dict[Method, float] = {"lora": 2e-3, "full": 1e-4}
+PEAK_LR = {"adapter": 2e-3, "full": 1e-4}
 """Peak learning rates at 135 million parameters; see `default_lr`."""
 
 OPTION_OF_KEY = {
@@ -35,6 +38,12 @@ OPTION_OF_KEY = {
     "validation.early_stop": "--early-stop",
     "validation.dataset.data_files": "--data",
     "seed": "--seed",
+    "model.lora_rank": "--lora-rank",
+    "model.lora_alpha": "--lora-alpha",
+    "model.lora_dropout": "--lora-dropout",
+    "model.use_dora": "--method",
+    "model.quantize_base": "--method",
+    "quantizer": "--method",
     "device": "--device",
     "dtype": "--dtype",
     "tokenizer.max_seq_len": "--max-seq-len",
@@ -48,10 +57,6 @@ otherwise would train something else than the plan shows and the manifest record
 
 LONGEST_ROW = 2048
 """Default of --max-seq-len, in tokens, for models whose context is not shorter."""
-
-LORA_RANK = 16
-LORA_ALPHA = 32
-LORA_ATTENTION = ("q_proj", "v_proj", "output_proj")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +75,8 @@ class Plan:
     steps_per_epoch: int
     disk_bytes: int
     """Upper bound of what the run writes."""
+    state_bytes: int
+    """Memory of weights, gradients and optimizer, of all processes together."""
     metric_logger: str
     variables: dict[str, Any]
     """What the template is rendered with."""
@@ -118,14 +125,8 @@ def make_plan(
     epochs, steps_per_epoch = schedule(settings, dataset, world.ranks)
     folder = RunFolder(root=root)
     metric_logger = "WandBLogger" if wandb else "DiskLogger"
-    lora = {
-        "lora_attn_modules": list(LORA_ATTENTION),
-        "apply_lora_to_mlp": True,
-        "lora_rank": LORA_RANK,
-        "lora_alpha": LORA_ALPHA,
-        "lora_dropout": 0.0,
-    }
-    builder = model.lora_builder if settings.method == "lora" else model.builder
+    check_method(settings, model)
+    adapter = TRAITS[settings.method].adapter
     variables = {
         # the names of the original tutorial
         "train_path": str(dataset.train.path),
@@ -135,12 +136,13 @@ def make_plan(
         "metric_logger": metric_logger,
         # ours
         "model": {
-            "_component_": builder,
+            "_component_": model.lora_builder if adapter else model.builder,
             **model.arguments,
             # no row is longer, and rotary tables of the whole context can take gigabytes
             "max_seq_len": max_seq_len,
-            **(lora if settings.method == "lora" else {}),
+            **method_arguments(settings),
         },
+        "quantizer": quantizer(settings.method),
         "model_type": model.model_type,
         "tokenizer": {**tokenizer(model), "max_seq_len": max_seq_len},
         "checkpoint_files": list(model.shards),
@@ -173,6 +175,7 @@ def make_plan(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         disk_bytes=disk_bytes(settings, model, world, epochs * steps_per_epoch),
+        state_bytes=state_bytes(settings, model, world.dtype),
         metric_logger=metric_logger,
         variables=variables,
     )
@@ -218,7 +221,11 @@ def decided(plan: Plan) -> dict[str, Any]:
         "checkpointer.checkpoint_files": "checkpoint_files",
         "checkpointer.output_dir": "model_output_dir",
     }
-    return {key: values[names.get(key, key)] for key in OPTION_OF_KEY}
+    of_model = {f"model.{name}": value for name, value in values["model"].items()}
+    return {
+        key: of_model.get(key) if key.startswith("model.") else values[names.get(key, key)]
+        for key in OPTION_OF_KEY
+    }
 
 
 def tokenizer(model: Model) -> dict[str, str]:
@@ -239,7 +246,8 @@ def warmup(steps: int) -> int:
 
 def default_lr(method: Method, parameters: int) -> float:
     """Peak learning rate: falls with the square root of the model's size, as width does."""
-    scaled = PEAK_LR[method] * math.sqrt(135e6 / max(parameters, 135e6))
+    peak = PEAK_LR["adapter" if TRAITS[method].adapter else "full"]
+    scaled = peak * math.sqrt(135e6 / max(parameters, 135e6))
     return float(f"{scaled:.2g}")
 
 
@@ -253,9 +261,9 @@ def resumed(settings: Settings) -> str | None:
 def disk_bytes(settings: Settings, model: Model, world: World, steps: int) -> int:
     """Upper bound of what the run writes: the weights, a quantized copy that is at most as large,
     and the checkpoints there can be at a time, each of the trained weights and the optimizer's two
-    moments. An adapter has less than a twentieth of the weights."""
+    moments. A quarter of the weights is for the adapter, logs and scores."""
     weights = model.parameters * BYTES_PER_ELEMENT[world.dtype]
-    checkpoint = 3 * weights if settings.method == "full" else 3 * weights // 20
+    checkpoint = 3 * trained_parameters(settings, model) * BYTES_PER_ELEMENT[world.dtype]
     # while the newest is written, the oldest is still there
     saved = min(settings.keep + 1, math.ceil(steps / settings.save_every))
     best = 1 if settings.eval_every else 0

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from entrypoint.errors import SettingsError
 
 Objective = Literal["sft"]
-Method = Literal["lora", "full"]
+Method = Literal["lora", "full", "dora", "qlora", "qat", "qat-lora"]
+LoraTarget = Literal["attention", "mlp", "output"]
 Step = Literal["eval", "quantize"]
 QuantizationMethod = Literal["8da4w"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -19,7 +20,7 @@ EMBEDDED = "embedded"
 
 POSITIVE = (
     "epochs", "max_steps", "batch_size", "lr", "max_seq_len", "limit",
-    "nproc_per_node",
+    "nproc_per_node", "lora_rank", "lora_alpha",
     "save_every", "keep", "grace", "eval_every", "early_stop",
 )  # fmt: skip
 
@@ -34,6 +35,12 @@ class Settings:
     data: str = EMBEDDED
     """Files of rows, a data set of the hub, or `embedded`; see entrypoint.data.dataset."""
     method: Method = "lora"
+    lora_rank: int | None = None
+    lora_alpha: float | None = None
+    """The adapter's output is multiplied by alpha / rank."""
+    lora_dropout: float | None = None
+    lora_targets: tuple[LoraTarget, ...] = ()
+    """What has an adapter; the plan decides when nothing is named."""
     output: Path | None = None
     """The run folder itself; it must not hold a run yet."""
     epochs: int = 1

@@ -13,6 +13,10 @@ from entrypoint.settings import Settings
 @options.model
 @options.data
 @options.method
+@options.lora_rank
+@options.lora_alpha
+@options.lora_dropout
+@options.lora_targets
 @options.output
 @options.epochs
 @options.max_steps

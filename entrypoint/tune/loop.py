@@ -42,6 +42,7 @@ class Habits:
     checkpoints: Path
     logs: Path
     seed: int
+    method: str
 
 
 @dataclass(kw_only=True, slots=True)
@@ -277,7 +278,8 @@ class Loop:
 
     def _identity(self) -> dict[str, Any]:
         """What a run cannot change on its way."""
-        return {"rows": self.schedule.rows, "seed": self.habits.seed}
+        habits = self.habits
+        return {"rows": self.schedule.rows, "seed": habits.seed, "method": habits.method}
 
     def _memory(self) -> dict[str, int]:
         if self.ranks.device.type == "cuda":

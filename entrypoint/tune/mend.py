@@ -15,6 +15,8 @@ def apply() -> None:
     _name_qwen3_norms()
     _give_the_checkpointer_its_facts()
     _write_phi_adapters()
+    _order_magnitudes()
+    _scale_no_biases()
     _run_dotted_paths()
 
 
@@ -99,6 +101,60 @@ def _write_phi_adapters() -> None:
             write_json(folder / "adapter_config.json", config)
 
     FullModelHFCheckpointer.save_checkpoint = save
+
+
+def _order_magnitudes() -> None:
+    """A DoRA adapter in PEFT's format had the magnitudes of q and k in torchtune's order of rows,
+    beside matrices in Hugging Face's: wrong logits, no error."""
+    from torchtune.models import convert_weights
+
+    stock = convert_weights.tune_to_peft_adapter_weights
+    if hasattr(stock, "__wrapped__"):
+        return
+
+    @functools.wraps(stock)
+    def convert(
+        state_dict: dict[str, Any],
+        num_heads: int = 32,
+        num_kv_heads: int = 32,
+        dim: int = 4096,
+        head_dim: int | None = None,
+    ) -> dict[str, Any]:
+        converted: dict[str, Any] = stock(state_dict, num_heads, num_kv_heads, dim, head_dim)
+        size = head_dim or dim // num_heads
+        for part, heads in (("q_proj", num_heads), ("k_proj", num_kv_heads)):
+            for name in converted:
+                if name.endswith(f"{part}.lora_magnitude_vector"):
+                    rows = converted[name].view(heads, size // 2, 2)
+                    converted[name] = rows.transpose(1, 2).reshape(-1)
+        return converted
+
+    convert_weights.tune_to_peft_adapter_weights = convert
+
+
+def _scale_no_biases() -> None:
+    """DoRA scaled the bias of a layer (Qwen2's q, k and v) with its weights in training, but not
+    when it merged, nor does PEFT. The norm is taken of the matrices, too, not of products with
+    an identity that are only wanted by FSDP's first version."""
+    import torch
+    import torch.nn.functional as F
+    from torchtune.modules.peft import DoRALinear
+
+    if hasattr(DoRALinear.forward, "__wrapped__"):
+        return
+
+    @functools.wraps(DoRALinear.forward)
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        base = F.linear(x, self.weight)
+        if not self.disabled:
+            update = self.lora_b(self.lora_a(self.dropout(x)))
+            with torch.no_grad():
+                product = self.lora_b.weight @ self.lora_a.weight
+                norm = self._get_weight_norm(self.weight.to(x.dtype), product)
+            base = self.magnitude / norm * (base + self.scaling * update)
+        return base if self.bias is None else base + self.bias
+
+    DoRALinear.forward = forward
 
 
 def _run_dotted_paths() -> None:

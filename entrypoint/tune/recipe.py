@@ -45,6 +45,7 @@ NOT_HERE = {
     "optimizer_in_bwd": "the optimizer runs after the backward pass",
     "resume_from_checkpoint": "write resume: auto, or --resume auto",
     "dataset.packed": "write packing_window: 2048, the tokens of a window",
+    "fake_quant_after_n_steps": "quantization-aware training rounds from the first step",
     "profiler.enabled": "profile one of torchtune's own recipes",
 }
 """Keys of torchtune's recipes that would do nothing if they were true, and what to do."""
@@ -91,14 +92,14 @@ def train(recipe: DictConfig, ranks: Ranks, stop: Stop) -> None:
         if stream:
             stream.log_config(recipe)
         checkpointer = config.instantiate(recipe.checkpointer, should_load_recipe_state=False)
-        method = method_of(recipe.model)
+        method = method_of(recipe)
         loop = build(recipe, ranks, stop, method, checkpointer, stream)
         if wanted := recipe.get("resume"):
             _resume(loop, wanted)
         loop.run()
         if loop.validation and loop.validation.patience is not None:
             loop.load_best()
-        weights = full_weights(loop.model)
+        weights = full_weights(loop.model, ranks)
         if ranks.leads:
             artifacts = method.artifacts(dict(weights))
             checkpointer.save_checkpoint(artifacts, epoch=recipe.epochs - 1)
@@ -192,6 +193,7 @@ def build(
             checkpoints=output,
             logs=Path(recipe.metric_logger.get("log_dir", output)),
             seed=recipe.seed,
+            method=str(method),
         ),
         ranks=ranks,
         stop=stop,
@@ -205,11 +207,9 @@ def build(
 def build_model(recipe: DictConfig, ranks: Ranks, method: Method, checkpointer: Any) -> Any:
     """The model with its base weights, trained weights chosen, spread over the processes."""
     dtype = training.get_dtype(recipe.dtype, device=ranks.device)
-    # a model that will be spread is built beside the devices, each of which gets its part
-    place = ranks.device if ranks.size == 1 else torch.device("cpu")
-    with training.set_default_dtype(dtype), place:
-        model = config.instantiate(recipe.model)
-    method.prepare(model, checkpointer.load_checkpoint()[training.MODEL_KEY])
+    with training.set_default_dtype(dtype), method.place(ranks):
+        model = method.build(recipe.model)
+    method.prepare(model, checkpointer.load_checkpoint()[training.MODEL_KEY], ranks)
     if recipe.get("compile"):
         training.compile_model(model, verbose=False)
     if recipe.get("enable_activation_checkpointing"):

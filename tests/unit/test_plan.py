@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrypoint.errors import DataError, SettingsError
+from entrypoint.models.tensors import decoder_tensors
 from entrypoint.plan import EMBEDDED_STEPS, OPTION_OF_KEY, decided, default_lr, warmup
 from tests.unit.factories import MODEL, plan
 
@@ -108,10 +109,15 @@ def test_warmup_is_a_tenth_with_a_limit():
 
 
 def test_disk_grows_with_what_is_written():
-    big = dataclasses.replace(MODEL, parameters=8_000_000_000)
+    llama3 = decoder_tensors(
+        vocab=128_256, hidden=4096, inner=14_336, layers=32, heads=32, kv_heads=8, head_dim=128,
+        tied=False,
+    )  # fmt: skip
+    big = dataclasses.replace(MODEL, parameters=8_000_000_000, tensors=llama3)
     weights = 8_000_000_000 * 4
     lora, full = plan(model=big).disk_bytes, plan(model=big, method="full").disk_bytes
-    assert lora == weights * 1.25 + weights * 0.15
+    adapter = 16 * 32 * ((4096 + 4096) * 2 + (4096 + 1024) + 3 * (4096 + 14_336))
+    assert lora == weights * 1.25 + 3 * 4 * adapter
     assert full == weights * 1.25 + weights * 3
     assert plan(model=big, then=("quantize",)).disk_bytes == lora + weights
     # two are kept and one is being written

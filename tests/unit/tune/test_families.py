@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from entrypoint.methods import LORA_ATTENTION
 from entrypoint.models.card import Model, describe, read_config
 from entrypoint.models.weights import find_shards, verify
-from entrypoint.plan import LORA_ATTENTION
 from entrypoint.tune import compat
 from tests.checkpoints import KINDS, write_checkpoint
 

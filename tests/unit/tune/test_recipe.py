@@ -87,27 +87,30 @@ def test_a_signal_saves_and_a_resumed_run_is_the_uninterrupted_one(
 
 
 def test_dropout_goes_on_where_it_was(tiny_model: Path, tmp_path: Path):
-    dropout = "model.lora_dropout=0.5"
-    straight = train(recipe(tiny_model, tmp_path / "straight", dropout))
+    dropout = {"lora_dropout": 0.5}
+    straight = train(recipe(tiny_model, tmp_path / "straight", **dropout))
     without = train(recipe(tiny_model, tmp_path / "without"))
     assert losses(straight) != losses(without)
     with pytest.raises(Interrupted):
-        train(recipe(tiny_model, tmp_path / "run", dropout), stop_after=3)
-    resumed = train(recipe(tiny_model, tmp_path / "run", dropout, resume="auto"))
+        train(recipe(tiny_model, tmp_path / "run", **dropout), stop_after=3)
+    resumed = train(recipe(tiny_model, tmp_path / "run", resume="auto", **dropout))
     assert losses(resumed) == losses(straight)
 
 
 def test_a_signal_within_a_step_undoes_the_step(tiny_model: Path, tmp_path: Path):
     """Several passes a step, with dropout: the random numbers go back as well."""
-    passes = ("model.lora_dropout=0.5", "packing_window=60")
-    straight = train(recipe(tiny_model, tmp_path / "straight", *passes))
+    window, dropout = "packing_window=60", {"lora_dropout": 0.5}
+    straight = train(recipe(tiny_model, tmp_path / "straight", window, **dropout))
     # a step looks once before it and once after each of its four passes
     for look in (4, 3, 8, 1, 2):
         with pytest.raises(Interrupted):
-            train(recipe(tiny_model, tmp_path / "run", *passes, resume="auto"), stop_at_look=look)
+            train(
+                recipe(tiny_model, tmp_path / "run", window, resume="auto", **dropout),
+                stop_at_look=look,
+            )
     saved = [path.name for path in (tmp_path / "run" / "checkpoints").glob("step_*")]
     assert saved == ["step_1"]
-    resumed = train(recipe(tiny_model, tmp_path / "run", *passes, resume="auto"))
+    resumed = train(recipe(tiny_model, tmp_path / "run", window, resume="auto", **dropout))
     assert losses(resumed) == losses(straight)
 
 
@@ -167,8 +170,17 @@ def test_another_run_cannot_be_resumed(tiny_model: Path, tmp_path: Path):
     train(recipe(tiny_model, tmp_path / "run", max_steps=1))
     with pytest.raises(SettingsError, match="seed 42, this one has 7"):
         train(recipe(tiny_model, tmp_path / "run", resume="auto", seed=7))
-    with pytest.raises(SettingsError, match="trained weights"):
-        train(recipe(tiny_model, tmp_path / "run", resume="auto", method="full"))
+    for method, rank in (("full", None), ("qlora", 16), ("lora", 8)):
+        with pytest.raises(SettingsError, match="method lora of rank 16"):
+            train(
+                recipe(
+                    tiny_model,
+                    tmp_path / "run",
+                    resume="auto",
+                    method=method,
+                    lora_rank=rank if method != "full" else None,
+                )
+            )
 
 
 def test_only_the_last_checkpoints_and_the_best_are_kept(tiny_model: Path, tmp_path: Path):

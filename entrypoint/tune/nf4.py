@@ -1,0 +1,59 @@
+"""Frozen weights in NF4, four bits each (QLoRA, https://arxiv.org/abs/2305.14314)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
+
+from entrypoint.methods import nf4_blocks
+
+
+def quantize(model: Any, parts: int, device: torch.device) -> list[str]:
+    """Put the frozen matrices of a decoder's layers into NF4, on `device`.
+
+    Args:
+        parts: processes that the rows of each matrix will be divided among. Blocks do not cross
+            from one part into another.
+
+    Returns:
+        Names of the matrices that stay as they are: no blocks divide them, or their rows are not
+        to be divided evenly, or all scales of a block are equal, which NF4's second quantization
+        divides by.
+    """
+    left = []
+    for name, module in _frozen(model):
+        weight = module.weight.detach().to(device)
+        blocks = None if len(weight) % parts else nf4_blocks(weight.numel() // parts)
+        packed = None
+        if blocks:
+            packed = to_nf4(weight.contiguous(), *blocks)
+            if not torch.isfinite(packed.to(torch.float32)).all():
+                packed = None
+        if packed is None:
+            left.append(name)
+        else:
+            module.weight = nn.Parameter(packed, requires_grad=False)
+    return left
+
+
+def _frozen(model: Any) -> Iterator[tuple[str, Any]]:
+    for name, module in model.layers.named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.dim() == 2 and not weight.requires_grad:
+            yield f"layers.{name}", module
+
+
+def dequantized(weight: torch.Tensor) -> torch.Tensor:
+    """A weight as training computes with it, whole in every process; any other is given back."""
+    if not isinstance(weight, DTensor):
+        return weight.to(weight.dtype) if isinstance(weight, NF4Tensor) else weight
+    local: torch.Tensor = weight.to_local()
+    if isinstance(local, NF4Tensor):
+        weight = DTensor.from_local(
+            local.to(local.dtype), weight.device_mesh, weight.placements, run_check=False
+        )
+    whole: torch.Tensor = weight.full_tensor()
+    return whole
