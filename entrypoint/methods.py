@@ -218,5 +218,4 @@ def nf4_blocks(numbers: int) -> tuple[int, int] | None:
         return None
     scales = numbers // block
     together = next(size for size in range(NF4_SCALER_BLOCK, 0, -1) if scales % size == 0)
-    # a single scale is its own mean, and what is left to quantize is a division by zero
-    return (block, together) if together > 1 else None
+    return block, together

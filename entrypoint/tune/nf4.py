@@ -19,22 +19,17 @@ def quantize(model: Any, parts: int, device: torch.device) -> list[str]:
             from one part into another.
 
     Returns:
-        Names of the matrices that stay as they are: no blocks divide them, or their rows are not
-        to be divided evenly, or all scales of a block are equal, which NF4's second quantization
-        divides by.
+        Names of the matrices that stay as they are: no blocks divide them, or their rows cannot be
+        divided evenly.
     """
     left = []
     for name, module in _frozen(model):
         weight = module.weight.detach().to(device)
         blocks = None if len(weight) % parts else nf4_blocks(weight.numel() // parts)
-        packed = None
-        if blocks:
-            packed = to_nf4(weight.contiguous(), *blocks)
-            if not torch.isfinite(packed.to(torch.float32)).all():
-                packed = None
-        if packed is None:
+        if blocks is None:
             left.append(name)
         else:
+            packed = to_nf4(weight.contiguous(), *blocks)
             module.weight = nn.Parameter(packed, requires_grad=False)
     return left
 

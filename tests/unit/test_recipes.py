@@ -53,7 +53,7 @@ def test_components_exist_and_take_the_arguments(template: Path, method: Any):
 
     decided = plan(objective=objective_of(template), method=method, held_out=10, eval_every=5)
     found = components(yaml.safe_load(render(templates.read(template), decided.variables)))
-    assert len(found) == 9
+    assert len(found) == 9 + (decided.variables["quantizer"] is not None)
     for component in found:
         target = _get_component_from_path(component["_component_"])
         parameters = inspect.signature(target).parameters

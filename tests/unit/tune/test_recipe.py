@@ -86,6 +86,21 @@ def test_a_signal_saves_and_a_resumed_run_is_the_uninterrupted_one(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.parametrize("method", ["dora", "qlora", "qat", "qat-lora"])
+def test_every_method_learns_and_goes_on_where_it_was(
+    method: str, tiny_model: Path, tmp_path: Path
+):
+    straight = train(recipe(tiny_model, tmp_path / "straight", method=method))
+    assert losses(straight)[-1] < losses(straight)[0] - 0.01
+    with pytest.raises(Interrupted):
+        train(recipe(tiny_model, tmp_path / "run", method=method), stop_after=4)
+    resumed = train(recipe(tiny_model, tmp_path / "run", method=method, resume="auto"))
+    assert losses(resumed) == losses(straight)
+    assert all(torch.equal(a, b) for a, b in zip(
+        final(tmp_path / "run").values(), final(tmp_path / "straight").values(), strict=True
+    ))  # fmt: skip
+
+
 def test_dropout_goes_on_where_it_was(tiny_model: Path, tmp_path: Path):
     dropout = {"lora_dropout": 0.5}
     straight = train(recipe(tiny_model, tmp_path / "straight", **dropout))
@@ -170,17 +185,9 @@ def test_another_run_cannot_be_resumed(tiny_model: Path, tmp_path: Path):
     train(recipe(tiny_model, tmp_path / "run", max_steps=1))
     with pytest.raises(SettingsError, match="seed 42, this one has 7"):
         train(recipe(tiny_model, tmp_path / "run", resume="auto", seed=7))
-    for method, rank in (("full", None), ("qlora", 16), ("lora", 8)):
+    for other in ({"method": "full"}, {"method": "qlora"}, {"lora_rank": 8}):
         with pytest.raises(SettingsError, match="method lora of rank 16"):
-            train(
-                recipe(
-                    tiny_model,
-                    tmp_path / "run",
-                    resume="auto",
-                    method=method,
-                    lora_rank=rank if method != "full" else None,
-                )
-            )
+            train(recipe(tiny_model, tmp_path / "run", resume="auto", **other))
 
 
 def test_only_the_last_checkpoints_and_the_best_are_kept(tiny_model: Path, tmp_path: Path):
