@@ -12,7 +12,8 @@ from entrypoint.errors import ModelError
 
 T = TypeVar("T")
 
-REPOSITORY = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\S+))?", re.ASCII)
+REPO = r"\w[\w.-]*/\w[\w.-]*"
+REPOSITORY = re.compile(rf"(?P<repo>{REPO})(?:@(?P<revision>\S+))?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DEFAULT_ENDPOINT = "https://huggingface.co"
 CHUNK_BYTES = 1 << 20
@@ -145,15 +146,15 @@ class Hub:
         ask = partial(self._api.dataset_info, reference.repo, revision=reference.revision)
         return str(patiently(lambda: ask(timeout=TIMEOUT_S)).sha)
 
-    def shapes(self, snapshot: Snapshot, name: str) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of the tensors in a safetensors file, from its header alone."""
+    def header(self, snapshot: Snapshot, name: str) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name -> shape and format of the tensors in a safetensors file, from its header alone."""
         with self._explaining(snapshot.reference):
             header = patiently(
                 lambda: self._api.parse_safetensors_file_metadata(
                     snapshot.reference.repo, name, revision=snapshot.commit, timeout=TIMEOUT_S
                 )
             )
-        return {name: tuple(tensor.shape) for name, tensor in header.tensors.items()}
+        return {name: (tuple(found.shape), found.dtype) for name, found in header.tensors.items()}
 
     def download(
         self,

@@ -16,8 +16,9 @@ from entrypoint.evaluation.request import Evaluation
 from entrypoint.methods import trained_parameters
 from entrypoint.models import source as model_source
 from entrypoint.models.checkpoint import locate
+from entrypoint.models.companions import FAST
 from entrypoint.models.source import short_name
-from entrypoint.models.tokenizers import CONVERT, FAST
+from entrypoint.models.tokenizers import CONVERT
 from entrypoint.plan import OPTION_OF_KEY, Plan, decided, make_plan
 from entrypoint.preparation import check_rows
 from entrypoint.quantization import METHODS, check, check_sizes, quantize, size_bytes

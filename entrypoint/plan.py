@@ -11,7 +11,8 @@ from entrypoint.methods import TRAITS, quantizer, state_bytes, trained_parameter
 from entrypoint.methods import check as check_method
 from entrypoint.methods import model_arguments as method_arguments
 from entrypoint.models.card import BYTES_PER_ELEMENT, Model
-from entrypoint.models.tokenizers import CHAT_TOKENIZER, NATIVE
+from entrypoint.models.companions import NATIVE
+from entrypoint.models.tokenizers import CHAT_TOKENIZER
 from entrypoint.run_folder import RunFolder
 from entrypoint.settings import EMBEDDED, Method, Settings
 from entrypoint.topology import World

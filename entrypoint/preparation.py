@@ -20,7 +20,8 @@ from entrypoint.data.shapes import PRESETS
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.files import write_json
 from entrypoint.models import source as model_source
-from entrypoint.models.tokenizers import CHAT_TOKENIZER, CONVERT, FAST
+from entrypoint.models.companions import FAST
+from entrypoint.models.tokenizers import CHAT_TOKENIZER, CONVERT
 from entrypoint.noise import hide_loading_bars
 from entrypoint.plan import LONGEST_ROW
 from entrypoint.progress import say

@@ -35,8 +35,29 @@ LONGROPE = {
 }
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama2": ("Llama", {"num_key_value_heads": 4}),
+    "codellama": (
+        "Llama",
+        {
+            "num_key_value_heads": 4,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+        },
+    ),
+    "llama3": (
+        "Llama",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0}},
+    ),
     "llama3.2": ("Llama", {"rope_parameters": LLAMA3_ROPE, "tie_word_embeddings": True}),
+    # and 3.3, which differs in nothing but its weights
     "llama3.1": ("Llama", {"rope_parameters": LLAMA3_ROPE | {"factor": 8.0}}),
+    "smollm2": (
+        "Llama",
+        {
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0},
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "tie_word_embeddings": True,
+        },
+    ),
     "mistral": ("Mistral", {"sliding_window": 32}),
     "gemma": ("Gemma", {"head_dim": 32, "num_key_value_heads": 1}),
     "gemma2": (

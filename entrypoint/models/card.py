@@ -37,10 +37,12 @@ class Model:
     context_bound: str = "max_position_embeddings"
     """The key of config.json that limits the context."""
     dtype: str | None = None
-    """Number format of the weights, as config.json names it."""
+    """Number format of the weights: by their headers, or as config.json names it."""
     licence: str | None = None
     chat_template: str | None = None
     """The file that has it."""
+    tokenizer: str | None = None
+    """The file that the tokenizer is made from."""
     native_tokenizer: str | None = None
     """Import path of torchtune's tokenizer, for a model that has only a tokenizer.model."""
     tensors: Mapping[str, Shape] = field(default_factory=dict, repr=False)

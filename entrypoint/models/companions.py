@@ -1,4 +1,4 @@
-"""What lies beside a model's weights and configuration: licence and chat template."""
+"""What lies beside a model's weights and configuration: tokenizer, chat template and licence."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -9,17 +9,23 @@ import yaml
 from entrypoint.models.card import Model, read_config
 
 README = "README.md"
+FAST, NATIVE = "tokenizer.json", "tokenizer.model"
 TEMPLATE_FILE, TEMPLATE_KEY_FILE = "chat_template.jinja", "tokenizer_config.json"
 
 
 def with_companions(model: Model, folder: Path, names: Collection[str]) -> Model:
-    """The card with licence and chat template.
+    """The card with tokenizer, chat template and licence.
 
     Args:
         folder: holds what is read of them.
         names: the files of the model.
     """
-    return replace(model, licence=licence(folder, names), chat_template=chat_template(folder))
+    return replace(
+        model,
+        tokenizer=next((name for name in (FAST, NATIVE) if name in names), None),
+        chat_template=chat_template(folder),
+        licence=licence(folder, names),
+    )
 
 
 def licence(folder: Path, names: Collection[str]) -> str | None:

@@ -13,9 +13,9 @@ from entrypoint import hub
 from entrypoint.errors import DoesNotFitError, ModelError, SettingsError
 from entrypoint.files import write_text
 from entrypoint.hub import Hub, Reference, Snapshot
+from entrypoint.models.companions import FAST, NATIVE
 from entrypoint.models.embedded.materialise import cache_folder
 from entrypoint.models.hashing import Hashing
-from entrypoint.models.tokenizers import FAST, NATIVE
 from entrypoint.models.weights import INDEX_FILE
 from entrypoint.progress import Progress, gb, say
 
@@ -164,15 +164,14 @@ class Download:
         if not missing:
             return
         others = sorted(self._present(OTHER_WEIGHTS))
-        where = f"{self.hub.endpoint}/{self.reference.repo}/tree/{self.snapshot.commit}"
         if others and not any(name.endswith(".safetensors") for name in files):
             raise ModelError(
                 f"{self.reference} has its weights as {others[0]}, not as safetensors",
-                where=where,
+                where=self.page,
                 hint="look for a copy of the model in safetensors; or load it with transformers, "
                 "save_pretrained() it to a folder, and give the folder to --model",
             )
-        raise ModelError(f"{self.reference} has no {missing[0]}", where=where)
+        raise ModelError(f"{self.reference} has no {missing[0]}", where=self.page)
 
     def check_room(self, names: Iterable[str]) -> None:
         """Make sure that the cache's disk takes the files.
@@ -190,6 +189,11 @@ class Download:
                 where=self.root,
                 hint="free some room, or point TRAIN_CACHE at another disk",
             )
+
+    @property
+    def page(self) -> str:
+        """Where a person sees the files."""
+        return f"{self.hub.endpoint}/{self.reference.repo}/tree/{self.snapshot.commit}"
 
     @property
     def _staging(self) -> Path:
@@ -225,7 +229,8 @@ class Download:
             return
         total, done = sum(files[name].size for name in todo), sum(map(self._have, todo))
         resumed = f", {gb(done)} of it are there" if done else ""
-        say(f"fetching {self.reference}, {len(todo)} files of {gb(total)}{resumed}: {self.root}")
+        files_are = "1 file" if len(todo) == 1 else f"{len(todo)} files"
+        say(f"fetching {self.reference}, {files_are} of {gb(total)}{resumed}: {self.root}")
         progress = Progress(total, done)
         try:
             self._staging.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,12 @@ class Facts:
         return str(self.rope.get("rope_type", self.rope.get("type", "default")))
 
     @property
+    def quantized(self) -> str | None:
+        """How the weights are quantized, if they are."""
+        found = self.config.get("quantization_config")
+        return None if found is None else str(found.get("quant_method", "unknown"))
+
+    @property
     def head_dim(self) -> int:
         return int(self.get("head_dim", self["hidden_size"] // self["num_attention_heads"]))
 
@@ -91,6 +97,9 @@ class Facts:
             f"rope scaling of type {self.rope_type}": self.rope_type not in ropes,
             f"partial_rotary_factor {self.partial_rotary}": self.partial_rotary != 1
             and "longrope" not in ropes,
+            "RoPE by the type of layer": any(isinstance(v, Mapping) for v in self.rope.values()),
+            f"quantized weights ({self.quantized})": self.quantized is not None,
+            "use_bidirectional_attention": bool(self.get("use_bidirectional_attention", False)),
             "attention_bias": bool(self.get("attention_bias", False)),
             "mlp_bias": bool(self.get("mlp_bias", False)),
             f"head_dim {self.head_dim} unlike hidden_size / heads": not own_head_dim

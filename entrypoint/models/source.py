@@ -1,6 +1,8 @@
 """From what --model names to a verified card."""
 
+import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +15,15 @@ from entrypoint.models.companions import with_companions
 from entrypoint.models.download import Download
 from entrypoint.models.embedded.materialise import SHIPPED_CONFIG, embedded_folder, materialise
 from entrypoint.models.finite import check_finite
-from entrypoint.models.tensors import Shape
+from entrypoint.models.tensors import Stored
+from entrypoint.models.tied import check_tied
 from entrypoint.models.tokenizers import native_tokenizer
 from entrypoint.models.weights import SINGLE_FILE, compare, find_shards, named_shards, verify
 from entrypoint.progress import gb, say
 from entrypoint.settings import EMBEDDED
+
+HEADERS_AT_ONCE = 8
+"""Requests at a time for the headers of weight files: the largest models have hundreds."""
 
 
 def load(
@@ -48,11 +54,11 @@ def load(
         folder = cached
     shards = find_shards(folder)
     model = describe(reference, folder.resolve(), read_config(folder / "config.json"), shards)
-    verify(folder, shards, model.tensors)
+    dtype = verify(folder, shards, model.tensors)
     names = {path.name for path in folder.iterdir()}
     model = with_companions(model, folder, names)
     native = native_tokenizer(folder, names, model.family, chat=chat)
-    return replace(model, native_tokenizer=native)
+    return replace(model, native_tokenizer=native, dtype=dtype)
 
 
 def on_hub(reference: str) -> hub.Reference:
@@ -63,12 +69,21 @@ def on_hub(reference: str) -> hub.Reference:
     """
     found = hub.parse(reference)
     if found is None:
+        hint = "give a folder in Hugging Face format, ORG/NAME on the model hub, or `embedded`"
+        if name := linked(reference):
+            hint = f"give the model of this page by its name: {name}"
         raise ModelError(
-            f"there is no model folder {reference}",
-            where="--model or TRAIN_MODEL",
-            hint="give a folder in Hugging Face format, ORG/NAME on the model hub, or `embedded`",
+            f"there is no model folder {reference}", where="--model or TRAIN_MODEL", hint=hint
         )
     return found
+
+
+def linked(text: str) -> str | None:
+    """The repository whose page a link leads to, of any host."""
+    match = re.match(rf"https?://[^/]+/(?!datasets/|spaces/)({hub.REPO})(?:/tree/([^/?#]+))?", text)
+    if match is None:
+        return None
+    return match[1] + (f"@{match[2]}" if match[2] and match[2] != "main" else "")
 
 
 def short_name(reference: str) -> str:
@@ -79,32 +94,74 @@ def short_name(reference: str) -> str:
 
 def _remote(reference: str, download: Download, *, chat: bool, dry: bool) -> Model:
     """The card of a model that is still on the hub."""
-    with _description(download) if dry else download.small_files() as folder:
-        shards = named_shards(folder)
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"{download.reference} has no config.json", where="--model")
-        model = describe(
-            reference, download.folder.resolve(), read_config(folder / "config.json"), shards
-        )
-        download.check_weights(shards)
-        model = with_companions(model, folder, download.snapshot.files)
+    with description(download, dry=dry) as folder, naming_the_hub(download):
+        model = describe_remote(reference, download, folder)
+        download.check_weights(model.shards)
         native = native_tokenizer(folder, download.snapshot.files, model.family, chat=chat)
-    found: dict[str, Shape] = {}
-    for name in shards:
-        found |= download.hub.shapes(download.snapshot, name)
-    compare(found, model.tensors, where=download.reference)
-    download.check_room(shards)
-    size = sum(download.snapshot.files[name].size for name in shards)
+        dtype = check_headers(model, download)
+    download.check_room(model.shards)
     if dry:
-        say(f"{reference} is not in the cache: a run downloads {gb(size)} of weights first")
-    return replace(model, native_tokenizer=native)
+        say_size(model, download)
+    return replace(model, native_tokenizer=native, dtype=dtype)
+
+
+def describe_remote(reference: str, download: Download, folder: Path) -> Model:
+    """The card by the small files in `folder`; the hub may not have the weights that it names.
+
+    Raises:
+        ModelError: there is no config.json, or it is of an unsupported model.
+    """
+    config = read_config(folder / "config.json")
+    model = describe(reference, download.folder.resolve(), config, named_shards(folder))
+    return with_companions(model, folder, download.snapshot.files)
+
+
+def check_headers(model: Model, download: Download) -> str:
+    """Hold the headers of the weight files on the hub against the card.
+
+    Returns:
+        The number format of the weights.
+
+    Raises:
+        ModelError: a file is corrupt, or holds other tensors than config.json implies.
+    """
+    found: dict[str, Stored] = {}
+    with ThreadPoolExecutor(HEADERS_AT_ONCE) as pool:
+        headers = pool.map(lambda name: download.hub.header(download.snapshot, name), model.shards)
+        for header in headers:
+            found |= {
+                name: Stored(shape=shape, dtype=dtype) for name, (shape, dtype) in header.items()
+            }
+    return compare(found, model.tensors, where=download.page)
+
+
+def say_size(model: Model, download: Download) -> None:
+    """Tell how much is still to be downloaded."""
+    size = sum(download.snapshot.files[name].size for name in model.shards)
+    say(f"{model.reference} is not in the cache: a run downloads {gb(size)} of weights first")
 
 
 @contextmanager
-def _description(download: Download) -> Iterator[Path]:
-    with TemporaryDirectory(prefix="tunecask-") as folder:
-        download.describe_into(Path(folder))
-        yield Path(folder)
+def description(download: Download, *, dry: bool = True) -> Iterator[Path]:
+    """A folder with the small files of a model: for now, or on their way into the cache."""
+    if not dry:
+        with download.small_files() as folder:
+            yield folder
+        return
+    with TemporaryDirectory(prefix="tunecask-") as scratch:
+        download.describe_into(Path(scratch))
+        yield Path(scratch)
+
+
+@contextmanager
+def naming_the_hub(download: Download) -> Iterator[None]:
+    """What is wrong with the small files is wrong on the hub, not in a folder of ours."""
+    try:
+        yield
+    except ModelError as error:
+        if Path(error.where or "").is_absolute():
+            error.where = download.page
+        raise
 
 
 def ensure_present(model: Model, environ: Mapping[str, str]) -> None:
@@ -122,3 +179,5 @@ def ensure_present(model: Model, environ: Mapping[str, str]) -> None:
         download.complete(named_shards)
         verify(model.folder, model.shards, model.tensors)
     check_finite(model.folder, model.shards)
+    if "lm_head.weight" not in model.tensors:
+        check_tied(model.folder, model.shards)

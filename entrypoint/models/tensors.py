@@ -1,9 +1,20 @@
 """Names and shapes of a decoder's weights, as Hugging Face writes them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 
 Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """What the header of a safetensors file says of one tensor."""
+
+    shape: Shape
+    dtype: str
+    """As safetensors names it: BF16."""
+
 
 TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
 FOUR_NORMS = (*TWO_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")

@@ -4,12 +4,10 @@ from collections.abc import Container
 from pathlib import Path
 
 from entrypoint.errors import ModelError
-from entrypoint.models.companions import chat_template
+from entrypoint.models.companions import FAST, NATIVE, chat_template
 
 CHAT_TOKENIZER = "entrypoint.tune.tokenizer.ChatTokenizer"
 """Import path of the tokenizer that writes with the model's own chat template."""
-FAST = "tokenizer.json"
-NATIVE = "tokenizer.model"
 SENTENCEPIECE = {
     "Llama": "torchtune.models.llama2.Llama2Tokenizer",
     "Mistral": "torchtune.models.mistral.MistralTokenizer",

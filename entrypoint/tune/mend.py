@@ -14,6 +14,7 @@ def apply() -> None:
     _name_gemma2_norms()
     _name_qwen3_norms()
     _give_the_checkpointer_its_facts()
+    _drop_copies_of_the_embedding()
     _write_phi_adapters()
     _order_magnitudes()
     _scale_no_biases()
@@ -58,7 +59,8 @@ def _give_the_checkpointer_its_facts() -> None:
         config = self._config
         heads = config["num_attention_heads"]
         config["num_key_value_heads"] = config.get("num_key_value_heads") or heads
-        config.setdefault("tie_word_embeddings", False)
+        gemma = self._model_type in (ModelType.GEMMA, ModelType.GEMMA2)
+        config.setdefault("tie_word_embeddings", gemma)
         if self._model_type is ModelType.QWEN2:
             pairs = (config.get("head_dim") or config["hidden_size"] // heads) // 2
             config["num_attention_heads"] *= pairs
@@ -66,6 +68,26 @@ def _give_the_checkpointer_its_facts() -> None:
             config["head_dim"] = 2
 
     FullModelHFCheckpointer.__init__ = init
+
+
+def _drop_copies_of_the_embedding() -> None:
+    """Some checkpoints with tied embeddings hold the output head as well. torchtune knew that of
+    Qwen's alone; all other models refused the weight."""
+    from torchtune import training
+    from torchtune.training import FullModelHFCheckpointer
+
+    stock = FullModelHFCheckpointer.load_checkpoint
+    if hasattr(stock, "__wrapped__"):
+        return
+
+    @functools.wraps(stock)
+    def load(self: Any) -> dict[str, Any]:
+        found: dict[str, Any] = stock(self)
+        if self._config["tie_word_embeddings"]:
+            found[training.MODEL_KEY].pop("output.weight", None)
+        return found
+
+    FullModelHFCheckpointer.load_checkpoint = load
 
 
 def _write_phi_adapters() -> None:

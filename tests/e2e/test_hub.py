@@ -210,8 +210,30 @@ def test_5_something_that_is_no_hub(server: HubServer, trainer: Trainer, repo: R
 
 def test_5_weights_that_are_not_safetensors(server: HubServer, trainer: Trainer, repo: Repo):
     del repo.files[WEIGHTS]
-    fails(trainer.looks(), 5, "pytorch_model.bin, not as safetensors", "save_pretrained")
+    fails(trainer.dry(), 5, "pytorch_model.bin, not as safetensors", "save_pretrained")
     fails(trainer.fetch(), 5, "not as safetensors")
+    out, error = succeeds(trainer.looks())
+    assert json.loads(out)["shards"] == []
+    assert f"has no {WEIGHTS} on the hub" in error
+
+
+def test_5_a_model_without_a_tokenizer_can_be_looked_at_alone(
+    server: HubServer, trainer: Trainer, repo: Repo
+):
+    for name in [name for name in repo.files if "token" in name or "template" in name]:
+        del repo.files[name]
+    card = json.loads(succeeds(trainer.looks())[0])
+    assert (card["tokenizer"], card["chat_template"]) == (None, None)
+    # the hub's page is named, not the folder that its files were read in
+    fails(trainer.dry(), 5, "no tokenizer.json", f"{server.url}/{NAME}/tree/{repo.commit}")
+
+
+def test_5_a_config_that_is_not_supported_is_named_where_it_is(
+    server: HubServer, trainer: Trainer, repo: Repo
+):
+    repo.files["config.json"] = b'{"architectures": ["GPT2LMHeadModel"]}'
+    for process in (trainer.looks(), trainer.dry()):
+        fails(process, 5, "GPT2LMHeadModel is not supported", f"{server.url}/{NAME}/tree/")
 
 
 def test_5_wrong_bytes_are_not_kept(server: HubServer, trainer: Trainer, repo: Repo):

@@ -11,7 +11,7 @@ from entrypoint.errors import ModelError
 from entrypoint.models.card import describe, read_config
 from entrypoint.models.checkpoint import locate
 from entrypoint.models.embedded.materialise import SHIPPED_CONFIG
-from entrypoint.models.source import load
+from entrypoint.models.source import linked, load
 from tests.checkpoints import LLAMA3_ROPE
 from tests.tiny import write_tiny_model
 
@@ -94,6 +94,8 @@ def test_config_and_weights_must_agree(model: Path):
             {"rope_parameters": LLAMA3_ROPE | {"original_max_position_embeddings": 4096}},
             "original_max_position_embeddings 4096",
         ),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 9}}}, "RoPE by the type of layer"),
+        ({"quantization_config": {"quant_method": "awq"}}, r"quantized weights \(awq\)"),
         ({"mlp_bias": True}, "mlp_bias"),
         ({"partial_rotary_factor": 0.5}, r"partial_rotary_factor 0\.5"),
         ({"vocab_size": None}, "no vocab_size"),
@@ -127,3 +129,17 @@ def test_expected_tensors_are_the_public_models():
     names = card.tensors
     assert len(names) == 2 + 9 * 30
     assert names["model.layers.29.self_attn.k_proj.weight"] == (192, 576)
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        ("https://huggingface.co/acme/tiny", "acme/tiny"),
+        ("https://hub.acme.com/acme/tiny/tree/main", "acme/tiny"),
+        ("https://huggingface.co/acme/tiny/tree/v2?x=1", "acme/tiny@v2"),
+        ("https://huggingface.co/datasets/acme/rows", None),
+        ("acme/tiny", None),
+    ],
+)
+def test_a_link_to_a_model_is_understood(link: str, expected: str | None):
+    assert linked(link) == expected

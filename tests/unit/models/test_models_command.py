@@ -14,10 +14,15 @@ def test_the_list_has_every_family(capsys: pytest.CaptureFixture[str]):
     assert run(["models"]) == 0
     text = capsys.readouterr().out
     assert "meta-llama/Meta-Llama-3-8B" in text
-    assert "8,030,261,248" in text
+    row = next(line for line in text.splitlines() if "meta-llama/Meta-Llama-3-8B " in line)
+    assert row.split() == [
+        "meta-llama/Meta-Llama-3-8B", "Llama", "8,030,261,248", "8,192", "tokenizer.json,",
+        "128,256", "tokens",
+    ]  # fmt: skip
     assert run(["models", "--json"]) == 0
     cards = json.loads(capsys.readouterr().out)
     assert {card["architecture"] for card in cards} == FAMILIES.keys()
+    assert {card["tokenizer"] for card in cards} == {"tokenizer.json"}
 
 
 def test_one_model(tiny_model: Path, capsys: pytest.CaptureFixture[str]):
@@ -74,6 +79,27 @@ def test_the_embedded_model_need_not_be_there(
     assert run(["models", "embedded", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parameters"] == 134_515_008
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_number_format_is_that_of_the_weights(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    save_file({name: weight.half() for name, weight in weights.items()}, path)
+    assert run(["models", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["dtype"] == "float16"
+    save_file({name: weight.char() for name, weight in weights.items()}, path)
+    assert run(["models", str(folder)]) == 5
+    assert "cannot be trained from" in capsys.readouterr().err
+
+
+def test_5_a_link_instead_of_a_name(capsys: pytest.CaptureFixture[str]):
+    assert run(["models", "https://huggingface.co/acme/tiny"]) == 5
+    assert "by its name: acme/tiny" in capsys.readouterr().err
 
 
 def test_5_nothing_there(capsys: pytest.CaptureFixture[str]):

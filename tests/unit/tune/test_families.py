@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from entrypoint.errors import ModelError
 from entrypoint.methods import LORA_ATTENTION
 from entrypoint.models.card import Model, describe, read_config
+from entrypoint.models.tied import check_tied
 from entrypoint.models.weights import find_shards, verify
 from entrypoint.tune import compat
 from tests.checkpoints import KINDS, write_checkpoint
@@ -94,6 +96,10 @@ def test_what_is_saved_is_what_was_loaded(card: Model, tmp_path: Path):
     )
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+    folder = (tmp_path / "epoch_0").rename(tmp_path / card.reference)
+    ours, theirs = loaded(folder).state_dict(), loaded(card.folder).state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_adapters_train_on_the_same_weights(card: Model, tmp_path: Path, ids: torch.Tensor):
@@ -161,6 +167,34 @@ def test_rotary_tables_are_exact_when_training_in_bf16():
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(trained.cache, exact.cache)
+
+
+@pytest.mark.parametrize("kind", ["llama3.2", "gemma", "phi4-mini", "qwen3-tied"])
+def test_a_head_beside_the_embedding_that_it_is_tied_to(kind: str, tmp_path: Path):
+    """Qwen3-0.6B is published so."""
+    from safetensors.torch import load_file, save_file
+
+    folder = write_checkpoint(tmp_path / kind, kind)
+    weights = load_file(folder / "model.safetensors")
+    head = weights["model.embed_tokens.weight"].clone()
+    both = weights | {"lm_head.weight": head}
+    save_file(both, folder / "model.safetensors", metadata={"format": "pt"})
+    shards = find_shards(folder)
+    card = describe(kind, folder, read_config(folder / "config.json"), shards)
+    verify(folder, shards, card.tensors)
+    check_tied(folder, shards)
+    model = build(card.builder, {**card.arguments, "max_seq_len": 32})
+    both_ways = checkpointer(card, tmp_path)
+    model.load_state_dict(both_ways.load_checkpoint()["model"])
+    both_ways.save_checkpoint({"model": model.state_dict()}, epoch=0)
+    kept = load_file(next((tmp_path / "epoch_0").glob("*.safetensors")))
+    assert kept.keys() == weights.keys()
+    assert all(torch.equal(kept[name], weight) for name, weight in weights.items())
+
+    head[-1, -1] += 1
+    save_file(both, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="two different matrices"):
+        check_tied(folder, shards)
 
 
 def test_rotary_frequencies_in_early_llama_files_do_no_harm(tmp_path: Path):
