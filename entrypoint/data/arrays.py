@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id")
-"""What a message may hold; all text, `tool_calls` as JSON text."""
+FIELDS = (
+    "role", "content", "reasoning_content", "name", "tool_calls", "tool_call_id", "weight",
+)  # fmt: skip
+"""What a message may hold; all text, `tool_calls` as JSON text, `weight` "0" or "1"."""
 MESSAGE = pa.struct([(name, pa.string()) for name in FIELDS])
 MESSAGES = pa.list_(MESSAGE)
 ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"))

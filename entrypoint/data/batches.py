@@ -15,9 +15,9 @@ from entrypoint.errors import DataError
 CHUNK_BYTES = 4 << 20
 ROWS = 8192
 """Rows at once of what is not read by bytes."""
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
 Wanted: TypeAlias = "pa.Schema | None"
 T = TypeVar("T")
+TAIL_BYTES = 4096
 WORKERS = 2
 """Threads that work on columns; Arrow lets the others run meanwhile."""
 
@@ -79,21 +79,13 @@ def ahead(batches: Iterator[Batch], work: Callable[[Batch], T]) -> Iterator[T]:
             yield last.result()
 
 
-def refuse_utf16(start: bytes, name: str) -> None:
-    """Say so when a file begins as UTF-16 text does.
-
-    Raises:
-        DataError: it does.
-    """
-    if start.startswith(UTF16):
-        raise DataError("not UTF-8 text: it is UTF-16", where=name, hint="convert it to UTF-8")
-
-
 class Chained(io.RawIOBase):
     """Bytes that were read already, then the rest of their stream."""
 
     def __init__(self, start: bytes, stream: IO[bytes]) -> None:
         self._start, self._stream = start, stream
+        self.tail = b""
+        """The last bytes of what was read."""
 
     def readable(self) -> bool:
         return True
@@ -101,5 +93,6 @@ class Chained(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         found = self._start[: len(buffer)] or self._stream.read(len(buffer))
         self._start = self._start[len(found) :]
+        self.tail = (self.tail + found[-TAIL_BYTES:])[-TAIL_BYTES:]
         buffer[: len(found)] = found
         return len(found)

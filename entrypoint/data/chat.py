@@ -138,6 +138,8 @@ class Chat:
         turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         spans = []
         for index in turns if self.train_on == "all" else turns[-1:]:
+            if not carries_loss(messages[index]):
+                continue
             before = self.render(messages[:index], tools, add_generation_prompt=True)
             is_last = index == len(messages) - 1
             through = text if is_last else self.render(messages[: index + 1], tools)
@@ -148,6 +150,11 @@ class Chat:
                 )
             spans.append((len(before), len(through.rstrip())))
         return spans
+
+
+def carries_loss(message: Message) -> bool:
+    """Whether the message's own `weight`, if it has one, is not zero."""
+    return str(message.get("weight", 1)).lower() not in ("0", "0.0", "false")
 
 
 def _tokens_of(encoding: Any, start: int, end: int) -> Span:

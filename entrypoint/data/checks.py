@@ -59,6 +59,11 @@ CHECKS: Mapping[str, Check] = {
         hint="repair the source, or leave such rows out with --policy encoding=drop",
         default="keep",
     ),
+    "unread": Check(
+        what="has messages with keys that are not read",
+        hint="nothing of them is trained on; --policy unread=drop leaves such rows out",
+        default="keep",
+    ),
     "duplicates": Check(
         what="repeats an earlier row",
         hint="--policy duplicates=drop keeps the first of each",

@@ -11,9 +11,16 @@ from typing import Any
 
 import pyarrow as pa
 
-TEXT_KEYS = ("role", "content", "from", "value", "name", "tool_calls", "tool_call_id")
+TEXT_KEYS = (
+    "role", "content", "from", "value", "reasoning_content", "name", "tool_calls", "tool_call_id",
+    "weight",
+)  # fmt: skip
 """Keys of a message that are kept."""
+CALL = "function_call"
+"""What OpenAI had before tool_calls: one call."""
 MIXED = "a column holds values of one kind in all rows: text, or a list of messages"
+PLAIN_KINDS = {"a number": pa.float64(), "true or false": pa.bool_()}
+"""Values that are taken as text, and the type that says so where columns are known by types."""
 AS_JSON = ("tools", "tool_calls")
 """Names of columns and keys whose values are kept as JSON text."""
 
@@ -68,19 +75,31 @@ def _column(name: str, values: list[Any], expected: pa.DataType | None, strict: 
         return _messages(name, values)
     if kind == "text":
         return _strings(name, values)
-    if kind in ("a number", "true or false"):
-        return pa.array(values, pa.bool_() if kind == "true or false" else pa.float64())
+    if kind in PLAIN_KINDS:
+        if strict:
+            return pa.array([None if value is None else json.dumps(value) for value in values])
+        # their type is what matters, and not every number has a place in it
+        return pa.nulls(len(values), PLAIN_KINDS[kind])
     return pa.array([as_json(value) for value in values], pa.binary())
 
 
 def _messages(name: str, conversations: list[Any]) -> pa.Array:
-    keys = [
-        key
-        for key in TEXT_KEYS
-        if any(key in message for row in conversations for message in row or ())
-    ]
-    type_ = pa.list_(pa.struct([(key, pa.string()) for key in keys or ["role", "content"]]))
-    built: list[list[dict[str, str | None]] | None] = []
+    there = {
+        key: None
+        for row in conversations
+        for message in row or ()
+        if isinstance(message, Mapping)
+        for key in message
+    }
+    if CALL in there:
+        there["tool_calls"] = None
+    keys = [key for key in TEXT_KEYS if key in there] or ["role", "content"]
+    # of keys that are not kept only whether they are there
+    others = [key for key in there if key not in (*TEXT_KEYS, CALL)]
+    type_ = pa.list_(
+        pa.struct([*((key, pa.string()) for key in keys), *((key, pa.bool_()) for key in others)])
+    )
+    built: list[list[dict[str, Any]] | None] = []
     for row, conversation in enumerate(conversations):
         if conversation is None:
             built.append(None)
@@ -92,7 +111,9 @@ def _messages(name: str, conversations: list[Any]) -> pa.Array:
                     row, f"{name}, message {number} is {_kind(message)}, not an object"
                 )
             try:
-                built[-1].append({key: _value(key, message.get(key)) for key in keys})  # type: ignore[union-attr]
+                turn: dict[str, Any] = {key: _value(key, _get(message, key)) for key in keys}
+                turn |= {key: True for key in others if message.get(key) is not None}
+                built[-1].append(turn)  # type: ignore[union-attr]
             except ValueError as error:
                 raise ColumnError(row, f"{name}, message {number}: {error}") from error
     try:
@@ -102,9 +123,37 @@ def _messages(name: str, conversations: list[Any]) -> pa.Array:
         raise ColumnError(row, f"{name} holds half a character: {error.reason}") from error
 
 
+def _get(message: Mapping[str, Any], key: str) -> Any:
+    value = message.get(key)
+    if key == "tool_calls" and not value and (call := message.get(CALL)) is not None:
+        return [{"type": "function", "function": call}]
+    return value
+
+
+def parsed(name: str, column: pa.Array) -> pa.Array:
+    """Conversations that are JSON text, as CSV files have them.
+
+    Raises:
+        ColumnError: a value is none.
+    """
+    values: list[Any] = []
+    for row, text in enumerate(column.to_pylist()):
+        try:
+            value = json.loads(text) if text and text.strip() else None
+        except json.JSONDecodeError as error:
+            what = f"{name} is text, not messages, nor are they written in it as JSON: {error}"
+            raise ColumnError(row, what) from error
+        if value is not None and _kind(value) != "messages":
+            raise ColumnError(row, f"{name} is {_kind(value)} in JSON, not messages")
+        values.append(value)
+    return _messages(name, values)
+
+
 def _value(key: str, value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if key == "weight" and _kind(value) in PLAIN_KINDS:
+        return json.dumps(value)
     if key in AS_JSON:
         return as_json(value)
     if key == "content" and isinstance(value, list):
@@ -166,7 +215,15 @@ def _kind_of(type_: pa.DataType) -> str | None:
         return "text"
     if pa.types.is_list(type_):
         return "messages"
-    return None
+    if is_number(type_):
+        return "a number"
+    return "true or false" if pa.types.is_boolean(type_) else None
+
+
+def is_number(type_: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_)
+    )
 
 
 def is_plain(type_: pa.DataType) -> bool:
@@ -174,7 +231,9 @@ def is_plain(type_: pa.DataType) -> bool:
     if pa.types.is_list(type_):
         inner = type_.value_type
         return pa.types.is_struct(inner) and all(
-            field.type in (pa.string(), pa.null()) for field in inner if field.name in TEXT_KEYS
+            field.type in (pa.string(), pa.null())
+            for field in inner
+            if field.name in (*TEXT_KEYS, CALL)
         )
     return type_ in (pa.string(), pa.null())
 
@@ -191,6 +250,9 @@ def plain(table: pa.Table, wanted: pa.Schema | None) -> pa.Table | None:
         if wanted is None:
             continue
         expected = wanted.field(name).type
+        if _kind_of(expected) in PLAIN_KINDS and _kind_of(type_) == _kind_of(expected):
+            table = table.set_column(index, name, table[name].cast(pa.string()))
+            continue
         both_text = type_ == pa.string() and expected == pa.string()
         both_lists = pa.types.is_list(type_) and pa.types.is_list(expected)
         if not (pa.types.is_null(type_) or (is_plain(type_) and (both_text or both_lists))):

@@ -14,22 +14,53 @@ import pyarrow.compute as pc
 
 from entrypoint.data import arrays
 from entrypoint.data.arrays import FIELDS, bounds, cut, join, messages, numpy, one_each, text
+from entrypoint.data.columns import TEXT_KEYS, parsed
 from entrypoint.data.shapes import Shape, Task
 
-SHAREGPT_ROLES = {
-    "human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant",
-    "bard": "assistant", "model": "assistant", "function_call": "assistant",
-    "observation": "tool", "function": "tool", "function_response": "tool",
+CONVERSATIONS = ("messages", "conversations")
+OPENAI_ROLES = {"developer": "system", "function": "tool"}
+"""What OpenAI calls some roles, in requests of other years."""
+SHAREGPT_ROLES = OPENAI_ROLES | {
+    "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant",
+    "bing": "assistant", "bard": "assistant", "model": "assistant", "bot": "assistant",
+    "ai": "assistant", "function_call": "assistant", "observation": "tool",
+    "function_response": "tool", "user": "user", "assistant": "assistant", "system": "system",
+    "tool": "tool",
 }  # fmt: skip
+"""Names for `from`, whatever their case."""
 
 
 def canonical(table: pa.Table, shape: Shape) -> pa.Table:
-    """The rows in the canonical shape of their task; as many, in the same order."""
+    """The rows in the canonical shape of their task; as many, in the same order.
+
+    Raises:
+        ColumnError: text in a column of conversations is no JSON of them.
+    """
     columns = {
         name: table[column].combine_chunks() if column in table.column_names else None
         for name, column in shape.columns.items()
     }
+    for name in CONVERSATIONS:
+        column = columns.get(name)
+        if column is not None and column.type == pa.string():
+            columns[name] = parsed(shape.columns[name], column)
     return CONVERTERS[shape.task](columns, table.num_rows)
+
+
+def unread(table: pa.Table, shape: Shape) -> dict[str, Any]:
+    """Which rows have messages with keys that are not read: the check's name -> bool each."""
+    found = np.zeros(table.num_rows, bool)
+    for column in shape.columns.values():
+        if column not in table.column_names or not pa.types.is_list(table[column].type):
+            continue
+        lists = table[column].combine_chunks()
+        starts, stops = bounds(lists)
+        for field in lists.type.value_type:
+            if field.name not in TEXT_KEYS:
+                there = numpy(lists.values.field(field.name).is_valid())
+                total = np.concatenate(([0], np.cumsum(there)))
+                found |= total[stops] > total[starts]
+    return {"unread": found}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,9 +218,11 @@ def _conversation(column: Any, count: int) -> pa.ListArray:
         said = there.get("value", pa.nulls(len(flat), pa.string()))
         there["content"] = pc.coalesce(there["content"], said) if "content" in there else said
     role = text(there.get("role", pa.nulls(len(flat), pa.string())))
+    names, written = OPENAI_ROLES, role
     if "from" in there:
-        index = pc.index_in(role, pa.array(list(SHAREGPT_ROLES)))
-        role = pc.coalesce(pa.array(list(SHAREGPT_ROLES.values())).take(index), role)
+        names, written = SHAREGPT_ROLES, pc.utf8_lower(pc.utf8_trim_whitespace(role))
+    index = pc.index_in(written, pa.array(list(names)))
+    role = pc.coalesce(pa.array(list(names.values())).take(index), role)
     others = {name: text(there[name]) for name in FIELDS[2:] if name in there}
     content = text(there.get("content", pa.nulls(len(flat), pa.string())))
     if "tool_calls" in others:

@@ -53,6 +53,8 @@ def find(reference: str, split: str | None, environ: Mapping[str, str], scratch:
             where="--split or TRAIN_SPLIT",
             hint="give the file of the split as --data; --max-rows takes the first rows",
         )
+    for path in files.left_out:
+        say(f"{path} is left out: the evaluation rows are those of {files.evaluation[0].name}")
     return files
 
 

@@ -13,7 +13,7 @@ from entrypoint.data.source import Source, sha256_of
 from entrypoint.data.writing import RowFile
 from entrypoint.errors import DataError
 
-DATASET_VERSION = 1
+DATASET_VERSION = 2
 TRAIN, EVAL, DESCRIPTION = "train.jsonl", "eval.jsonl", "dataset.json"
 
 
@@ -39,6 +39,8 @@ class Prepared:
     evaluation: RowFile | None
     rows: int
     """Rows that were read."""
+    unread: tuple[str, ...]
+    """Columns of the source that are not."""
     findings: Findings
 
 
@@ -52,6 +54,7 @@ def describe(source: Source, request: Request, prepared: Prepared) -> dict[str, 
         "task": prepared.shape.task,
         "format": prepared.shape.format,
         "columns": dict(prepared.shape.columns),
+        "columns_not_read": list(prepared.unread),
         "rows_read": prepared.rows,
         **{
             name: {"file": file.path.name, "rows": file.rows, "sha256": file.sha256,

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pa_json
 
-from entrypoint.data.batches import CHUNK_BYTES, ROWS, Batch, Chained, Wanted, objects, refuse_utf16
-from entrypoint.data.columns import MIXED, ColumnError, plain, to_table
+from entrypoint.data.batches import CHUNK_BYTES, ROWS, Batch, Chained, Wanted, objects
+from entrypoint.data.columns import MIXED, ColumnError, is_number, plain, to_table
+from entrypoint.data.encodings import not_utf8, refuse_utf16
 from entrypoint.errors import DataError
 
 HEAD_ROWS = 200
@@ -43,7 +44,7 @@ def read_json(stream: IO[bytes], name: str, wanted: Wanted, head: bool) -> Itera
 
 def _chunk(chunk: bytes, name: str, line: int, wanted: Wanted) -> Batch:
     """Whole lines, read column by column when they are plain."""
-    if wanted is not None:
+    if wanted is not None and not any(map(is_number, wanted.types)):
         try:
             table = pa_json.read_json(
                 pa.BufferReader(chunk),
@@ -77,16 +78,15 @@ def _by_line(lines: list[bytes], name: str, first: int, wanted: Wanted) -> Batch
 
 def _row(line: bytes, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode())
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"not UTF-8 text: {error.reason}", where=where, hint="convert the file to UTF-8"
-        ) from error
+        raise not_utf8(error, where) from error
     except json.JSONDecodeError as error:
+        what = error.msg.removesuffix(" at")
         raise DataError(
-            f"not a JSON object: {error.msg} at column {error.colno}",
+            f"not a JSON object: {what} at column {error.colno}",
             where=where,
-            hint="every line must be one whole JSON object (JSON Lines)",
+            hint="every line must be one whole JSON object (JSON Lines); `jq -c .` writes it so",
         ) from error
     if not isinstance(row, dict):
         raise DataError(
@@ -97,52 +97,101 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
+class _Array:
+    """The values of a file that is one JSON array, one by one; more is read when one is not whole.
+
+    Raises:
+        DataError: it is none, or something else follows it.
+    """
+
+    SPACE = " \t\r\n"
+
+    def __init__(self, stream: Any, name: str) -> None:
+        self._stream, self._name = stream, name
+        self._decoder = json.JSONDecoder()
+        self._text, self._at, self.row = "", 0, 0
+        self.read = 0
+        """Characters so far."""
+
+    def __iter__(self) -> Iterator[Any]:
+        self._next()
+        self._at += 1  # the bracket, which was seen
+        if self._next() == "]":
+            return self._end()
+        while True:
+            self.row += 1
+            yield self._value()
+            mark = self._next()
+            self._at += 1
+            if mark == "]":
+                self._at -= 1
+                return self._end()
+            if mark != ",":
+                raise self._error(f"{mark!r} where a comma or ] belongs" if mark else "it ends")
+            self._next()
+
+    def _next(self) -> str:
+        """The next character that is no space, which is not consumed; "" at the end."""
+        while True:
+            while self._at < len(self._text) and self._text[self._at] in self.SPACE:
+                self._at += 1
+            if self._at < len(self._text) or not self._more():
+                return self._text[self._at : self._at + 1]
+
+    def _value(self) -> Any:
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated") or error.pos >= len(self._text) - 16
+                if cut and self._more():
+                    continue
+                raise self._error(error.msg.removesuffix(" at")) from error
+            self._at = end
+            return value
+
+    def _more(self) -> bool:
+        text = self._stream.read(CHUNK_BYTES)
+        self._text, self._at = self._text[self._at :] + text, 0
+        self.read += len(text)
+        return bool(text)
+
+    def _end(self) -> None:
+        self._at += 1
+        if found := self._next():
+            raise self._error(f"{found!r} follows the end of the array")
+
+    def _error(self, what: str) -> DataError:
+        ended = not self._next()
+        return DataError(
+            f"not a JSON array of objects: {what}" + ("; the file is cut short" if ended else ""),
+            where=f"{self._name}, row {self.row}",
+            hint="the file must be one array, [{…}, {…}], or have one object on each line",
+        )
+
+
 def _json_array(
     start: bytes, stream: IO[bytes], name: str, wanted: Wanted, head: bool
 ) -> Iterator[Batch]:
-    """A file that is one array, object by object; more is read when one is not whole yet."""
+    """A file that is one array, some megabytes of objects at a time."""
     source = io.TextIOWrapper(
         io.BufferedReader(Chained(start, stream)), encoding="utf-8", errors="strict"
     )
-    decoder = json.JSONDecoder()
-    text, at, rows, first, row = "", 0, [], 1, 0
-    ended = False
-    opened = False
+    values, rows, first, read = _Array(source, name), [], 1, 0
     try:
-        while True:
-            while at < len(text) and text[at] in (" \t\r\n," if opened else " \t\r\n["):
-                opened = opened or text[at] == "["
-                at += 1
-            if at < len(text) and text[at] == "]":
-                break
-            try:
-                value, at = decoder.raw_decode(text, at)
-            except json.JSONDecodeError as error:
-                more = "" if ended else source.read(CHUNK_BYTES)
-                cut_short = error.msg.startswith("Unterminated") or error.pos >= len(text) - 16
-                if more and (cut_short or not text):
-                    text, at = text[at:] + more, 0
-                    continue
-                raise DataError(
-                    f"not a JSON array of objects: {error.msg}"
-                    + ("" if text[at:].strip() else "; the file is cut short"),
-                    where=f"{name}, row {row + 1}",
-                ) from error
-            row += 1
+        for value in values:
             if not isinstance(value, dict):
                 raise DataError(
                     f"a row must be a JSON object, not {type(value).__name__}",
-                    where=f"{name}, row {row}",
+                    where=f"{name}, row {values.row}",
+                    hint="the file must be one array of objects: [{…}, {…}]",
                 )
             rows.append(value)
-            if len(rows) >= (HEAD_ROWS if head else ROWS):
+            full = len(rows) >= (HEAD_ROWS if head else ROWS)
+            if full or values.read - read > CHUNK_BYTES:
                 yield objects(rows, name, first, wanted)
-                first, rows = row + 1, []
+                first, rows, read = values.row + 1, [], values.read
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"not UTF-8 text: {error.reason}",
-            where=f"{name}, after row {row}",
-            hint="convert the file to UTF-8",
-        ) from error
+        raise not_utf8(error, f"{name}, after row {values.row}") from error
     if rows:
         yield objects(rows, name, first, wanted)

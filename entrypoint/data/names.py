@@ -5,6 +5,6 @@ FORMATS = (
 )  # fmt: skip
 PRESETS = ("helpful-instructions", "truthy-dpo")
 CHECKS = (
-    "empty", "roles", "order", "same", "encoding", "duplicates", "near-duplicates", "overlap",
-    "untrained", "long", "leakage",
+    "empty", "roles", "order", "same", "encoding", "unread", "duplicates", "near-duplicates",
+    "overlap", "untrained", "long", "leakage",
 )  # fmt: skip

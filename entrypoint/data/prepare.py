@@ -11,16 +11,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from entrypoint.data import shapes
-from entrypoint.data.arrays import Seen, mixed, numpy
+from entrypoint.data import places, shapes
+from entrypoint.data.arrays import Seen, mixed
 from entrypoint.data.batches import Batch, ahead
 from entrypoint.data.checks import Findings, structure
-from entrypoint.data.convert import Encoded, canonical, encode
+from entrypoint.data.columns import MIXED, ColumnError
+from entrypoint.data.convert import Encoded, canonical, encode, unread
 from entrypoint.data.folder import DESCRIPTION, EVAL, TRAIN, Prepared, Request, describe
 from entrypoint.data.shapes import Shape
 from entrypoint.data.source import Source
+from entrypoint.data.wanted import refuse_mixed, wanted_schema
 from entrypoint.data.writing import RowFile, Writer
 from entrypoint.errors import DataError, SettingsError
 from entrypoint.files import share, write_json
@@ -66,10 +67,10 @@ def prepare(
         )
     schema = source.schema()
     shape = shapes.detect(schema, request.format, request.columns, where=source.name)
-    names = list(dict.fromkeys(shape.columns.values()))
-    wanted = pa.schema([_wanted(schema.field(name), shape, source.name) for name in names])
+    wanted = wanted_schema(schema, shape, source.name)
     with _scratch(folder) as scratch:
         run = _Run(source, request, shape, wanted, scratch, inspectors)
+        run.unread = tuple(name for name in schema.names if name not in wanted.names)
         try:
             prepared = run.to_end()
         finally:
@@ -86,23 +87,6 @@ def prepare(
     return prepared
 
 
-def _wanted(column: pa.Field, shape: Shape, where: str) -> pa.Field:
-    """The column's type as readers are to give it."""
-    if column.name == shape.columns.get("tools"):
-        return column.with_type(pa.string())
-    type_ = column.type
-    if pa.types.is_list(type_) and pa.types.is_struct(type_.value_type):
-        inner = [f for f in type_.value_type if f.name in ("role", "content", "from", "value")]
-        return column.with_type(pa.list_(pa.struct([(f.name, pa.string()) for f in inner])))
-    if pa.types.is_string(type_) or pa.types.is_null(type_):
-        return column.with_type(pa.string())
-    raise DataError(
-        f"the column {column.name} holds {type_}, not text or a list of messages",
-        where=where,
-        hint="--columns FIELD=COLUMN names another column",
-    )
-
-
 class _Run:
     """One pass over a source."""
 
@@ -113,6 +97,7 @@ class _Run:
         self.source, self.request, self.shape, self.wanted = source, request, shape, wanted
         self.inspectors = inspectors
         self.findings = Findings(request.policies)
+        self.unread: tuple[str, ...] = ()
         self.rows, self.seen, self.questions = 0, Seen(), Seen()
         self.writers = {
             part: Writer(scratch / name if scratch else Path(os.devnull), order=request.shuffle)
@@ -150,7 +135,7 @@ class _Run:
             held_out.path.unlink()
         return Prepared(
             shape=self.shape, train=train, evaluation=evaluation, rows=self.rows,
-            findings=self.findings,
+            unread=self.unread, findings=self.findings,
         )  # fmt: skip
 
     def _part(self, part: str) -> None:
@@ -164,6 +149,13 @@ class _Run:
             if most is not None and self.writers["train"].rows >= most:
                 return
 
+    def _field(self, worked: "_Worked", check: str) -> Callable[[Any], str]:
+        def where(row: Any) -> str:
+            found = places.field(self.shape, check, worked.table.slice(row, 1).to_pylist()[0])
+            return f"{worked.where(row)}, {found}"
+
+        return where
+
     def _take(self, worked: "_Worked", part: str) -> None:
         """Check against the rows so far, split and write."""
         table, encoded, where = worked.table, worked.encoded, worked.where
@@ -171,7 +163,7 @@ class _Run:
         self.rows += table.num_rows
         drop = np.zeros(table.num_rows, bool)
         for name, met in worked.met.items():
-            drop |= self.findings.note(name, met & ~drop, where)
+            drop |= self.findings.note(name, met & ~drop, self._field(worked, name))
         if drop.any():
             kept = np.flatnonzero(~drop)
             table, numbers = table.take(pa.array(kept)), numbers[kept]
@@ -219,41 +211,19 @@ class _Worked:
 
 
 def _work(batch: Batch, shape: Shape) -> _Worked:
-    _refuse_mixed(batch, shape)
-    table = canonical(batch.table, shape)
-    return _Worked(batch=batch, table=table, met=structure(table), encoded=encode(table))
+    refuse_mixed(batch, shape)
+    try:
+        table = canonical(batch.table, shape)
+    except ColumnError as error:
+        raise DataError(str(error), where=batch.where(error.row), hint=MIXED) from error
+    met = structure(table) | unread(batch.table, shape)
+    return _Worked(batch=batch, table=table, met=met, encoded=encode(table))
 
 
 def is_held_out(questions: Any, fraction: float, seed: int) -> Any:
     """Which rows are evaluation rows: by the hash of their question alone, so that no added row
     moves another one, and that no question is on both sides."""
     return mixed(questions, seed) < np.uint64(min(fraction, 1) * (2**64 - 1))
-
-
-def _refuse_mixed(batch: Batch, shape: Shape) -> None:
-    """Find rows that lack a column because they have another shape.
-
-    Raises:
-        DataError: names the first.
-    """
-    table = batch.table
-    lacking = np.zeros(table.num_rows, bool)
-    for column in shape.required.values():
-        if column not in table.column_names:
-            lacking[:] = True
-        elif table[column].null_count:
-            lacking |= numpy(pc.is_null(table[column]))
-    for row in np.flatnonzero(lacking):
-        there = {n for n in table.column_names if table[n][int(row)].is_valid}
-        other = shapes.fits(there, shape.format)
-        if other or not there & set(shape.columns.values()):
-            raise DataError(
-                f"mixed shapes: the row has {', '.join(sorted(there)) or 'no value'}"
-                + (f" ({other})" if other else "")
-                + f", the first rows have {', '.join(shape.columns.values())} ({shape.format})",
-                where=batch.where(int(row)),
-                hint="prepare each shape by itself, or mend the row",
-            )
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import csv as csv_module
 import gzip
 import io
 import lzma
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +19,13 @@ import pyarrow.parquet as parquet
 from entrypoint.data.batches import (
     CHUNK_BYTES,
     ROWS,
+    TAIL_BYTES,
     Batch,
     Chained,
     Wanted,
     columnar,
-    refuse_utf16,
 )
+from entrypoint.data.encodings import refuse_utf16
 from entrypoint.data.json_rows import read_json
 from entrypoint.errors import DataError
 
@@ -38,62 +40,86 @@ MAGIC = {
 }  # fmt: skip
 
 
-def schema(path: Path) -> pa.Schema:
+PROSE = (".txt", ".md", ".rst", ".html", ".pdf", ".docx")
+"""Suffixes of files that are no rows unless they look like JSON."""
+CSV_ROW, CSV_COLUMN = re.compile(r"Row #(?P<row>\d+): "), re.compile(r"column #(?P<column>\d+)")
+SEMICOLON, COMMA, TAB = b";", b",", b"\t"
+
+
+def schema(path: Path, name: str = "") -> pa.Schema:
     """Names and types of the columns, from the first rows.
+
+    Args:
+        name: what to call the file in messages.
 
     Raises:
         DataError: the file cannot be read as rows.
     """
-    first = next(read(path, None, head=True), None)
+    first = next(read(path, None, name, head=True), None)
     if first is None:
-        raise DataError("the file has no rows", where=path, hint="one JSON object on each line")
+        raise DataError(
+            "the file has no rows", where=name or path, hint="one JSON object on each line"
+        )
     return first.table.schema
 
 
-def read(path: Path, wanted: Wanted, *, head: bool = False) -> Iterator[Batch]:
+def read(path: Path, wanted: Wanted, name: str = "", *, head: bool = False) -> Iterator[Batch]:
     """The rows of a file, some megabytes at a time.
 
     Args:
         wanted: columns that matter, with their types; None takes what the first rows have.
+        name: what to call the file in messages.
         head: the first rows are enough.
 
     Raises:
         DataError: it cannot be read as rows; names line or row.
     """
-    kind, compression = kind_of(path)
+    name = name or str(path)
+    kind, compression = "rows", ""
     try:
+        kind, compression = kind_of(path)
         if kind == "parquet" and not compression:
-            yield from _parquet(path, str(path), wanted)
+            yield from _parquet(path, name, wanted)
             return
         with _opened(path, compression) as stream:
-            yield from READERS[kind](stream, str(path), wanted, head)
+            yield from READERS[kind](stream, name, wanted, head)
     except (OSError, EOFError, lzma.LZMAError, pa.ArrowInvalid) as error:
         raise DataError(
             f"cannot be read as {kind}{' in ' + compression if compression else ''}: "
             f"{_first_line(error)}",
-            where=path,
+            where=name,
             hint="the file is cut short or of another kind than its name says",
         ) from error
 
 
 def kind_of(path: Path) -> tuple[str, str]:
-    """Format and compression (".gz", or "") of a file, by its name or else its first bytes."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSED else ""
-    if suffixes and suffixes[-1] in SUFFIXES:
-        return SUFFIXES[suffixes[-1]], compression
+    """Format and compression (".gz", or "") of a file: by its first bytes, where they say it, or
+    else by its name.
+
+    Raises:
+        DataError: it is prose.
+    """
     with path.open("rb") as file:
         start = file.read(8)
     found = next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), "")
-    if found in COMPRESSED:
-        compression = found
-    elif found:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    named = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSED else ""
+    compression = found if found in COMPRESSED else named
+    if found and found not in COMPRESSED:
         return found, ""
+    if suffixes and suffixes[-1] in SUFFIXES:
+        return SUFFIXES[suffixes[-1]], compression
     with _opened(path, compression) as stream:
         line = stream.read(4096).lstrip(b"\xef\xbb\xbf \r\n\t").split(b"\n")[0]
     if line[:1] in (b"{", b"["):
         return "json", compression
-    return ("tsv" if b"\t" in line else "csv"), compression
+    if suffixes and suffixes[-1] in PROSE:
+        raise DataError(
+            "a file of plain text has no rows",
+            where=path,
+            hint='write each text as a line of its own, as JSON: {"text": …}',
+        )
+    return ("tsv" if TAB in line else "csv"), compression
 
 
 @contextmanager
@@ -119,37 +145,74 @@ def _delimited(stream: IO[bytes], name: str, delimiter: str) -> Iterator[Batch]:
     if not start.strip():
         return
     header = start.decode("utf-8-sig", errors="replace").splitlines()
+    # what spreadsheets write where a comma is in every number
+    first_line = start.split(b"\n")[0]
+    if delimiter == "," and COMMA not in first_line and SEMICOLON in first_line:
+        delimiter = ";"
     names = next(csv_module.reader(header, delimiter=delimiter))
+    chained = Chained(start, stream)
     try:
         reader = pa_csv.open_csv(
-            io.BufferedReader(Chained(start, stream)),
+            io.BufferedReader(chained),
             # rows are counted in order only without threads
             read_options=pa_csv.ReadOptions(use_threads=False, block_size=CHUNK_BYTES),
             parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
         )
-        first = 1
+        first, last = 1, ""
         for batch in reader:
-            table = pa.Table.from_batches([batch])
-            if table.num_rows:
-                yield Batch(table=table, file=name, first=first)
-            first += table.num_rows
+            if batch.num_rows:
+                yield Batch(table=pa.Table.from_batches([batch]), file=name, first=first)
+                first += batch.num_rows
+                last = batch.column(batch.num_columns - 1)[-1].as_py() or ""
     except pa.ArrowInvalid as error:
-        if "UTF8" in str(error):
-            raise DataError(
-                f"not UTF-8 text: {_first_line(error)}", where=name, hint="convert it to UTF-8"
-            ) from error
+        raise _separated_error(error, name, names) from error
+    if _is_open(last, chained.tail):
         raise DataError(
-            f"not a table of separated values: {_first_line(error)}",
-            where=name,
-            hint="quote values that hold a separator, a quote or a line break",
-        ) from error
+            "a quote is never closed and takes in all that follows",
+            where=f"{name}, row {first - 1}, column {names[-1]}",
+            hint="close it, write a quote within quotes twice, or see whether the file is whole",
+        )
+
+
+def _is_open(value: str, tail: bytes) -> bool:
+    """Whether a file's last value begins with a quote that the file's end does not close, which
+    Arrow takes for closed."""
+    written = value.replace('"', '""').encode()
+    if len(written) < len(tail) or len(tail) < TAIL_BYTES:
+        return bool(written) and tail.endswith(b'"' + written)
+    return "\n" in value and tail.endswith(written[-TAIL_BYTES:])
+
+
+def _separated_error(error: Exception, name: str, names: list[str]) -> DataError:
+    """What Arrow says of a file of separated values, with the place where it says it."""
+    said = _first_line(error)
+    place, what = name, said
+    # "CSV parse error: Row #3: Expected …", "In CSV column #0: Row #2: CSV conversion error …"
+    if found := CSV_ROW.search(said):
+        # the header is a row there
+        place += f", row {int(found['row']) - 1}"
+        what = said[found.end() :]
+    if found := CSV_COLUMN.search(said):
+        place += f", column {names[int(found['column'])]}"
+    if "UTF8" in said:
+        hint = "convert the file: iconv -f LATIN1 -t UTF-8 FILE > NEW, if it is Latin-1"
+        return DataError("not UTF-8 text", where=place, hint=hint)
+    return DataError(
+        f"not a table of separated values: {what}",
+        where=place,
+        hint="quote values that hold a separator, a quote or a line break",
+    )
 
 
 def _parquet(path: Path, name: str, wanted: Wanted) -> Iterator[Batch]:
     with parquet.ParquetFile(path) as file:
         first = 1
-        for batch in file.iter_batches(batch_size=ROWS, use_threads=False):
+        bytes_of_row = sum(
+            file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups)
+        ) // max(file.metadata.num_rows, 1)
+        at_once = max(min(ROWS, 2 * CHUNK_BYTES // max(bytes_of_row, 1)), 1)
+        for batch in file.iter_batches(batch_size=at_once, use_threads=False):
             yield from _columnar(pa.Table.from_batches([batch]), name, first, wanted)
             first += batch.num_rows
 

@@ -24,6 +24,8 @@ def show(prepared: Prepared, statistics: "Statistics | None", console: Console) 
     console.print(
         f"rows    {prepared.rows:,} read, {prepared.shape.format} ({columns})", markup=False
     )
+    if prepared.unread:
+        console.print(f"unread  columns {', '.join(prepared.unread)}", markup=False)
     console.print(
         f"train   {prepared.train.rows:,} rows"
         + (f"\neval    {held_out.rows:,} rows" if held_out else "")

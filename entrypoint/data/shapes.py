@@ -25,6 +25,7 @@ class Format:
         return {**self.required, **self.optional}
 
 
+CHOICES = {"choices", "options"}
 SYSTEM = {"system": ("system", "system_prompt")}
 TOOLS = {"tools": ("tools",)}
 FORMATS: Mapping[str, Format] = {
@@ -51,7 +52,10 @@ FORMATS: Mapping[str, Format] = {
     ),
     "prompt-completion": Format(
         task="sft",
-        required={"prompt": ("prompt",), "completion": ("completion",)},
+        required={
+            "prompt": ("prompt", "input"),
+            "completion": ("completion", "response", "output"),
+        },
         optional=SYSTEM,
     ),
     "question-answer": Format(
@@ -121,7 +125,7 @@ def detect(
         SettingsError: `columns` names a field that the format does not have.
     """
     there = schema.names
-    _refuse_ratings(schema, format_name, where)
+    lower = {name.lower(): name for name in reversed(there)} | {name: name for name in there}
     candidates = {format_name: FORMATS[format_name]} if format_name else FORMATS
     if unknown := [
         name for name in columns if not any(name in found.fields for found in candidates.values())
@@ -141,13 +145,15 @@ def detect(
         if not set(columns) <= set(found.fields):
             continue
         mapped = {
-            wanted: columns.get(wanted) or next((alias for alias in aliases if alias in there), "")
+            wanted: columns.get(wanted) or next((lower[one] for one in aliases if one in lower), "")
             for wanted, aliases in found.fields.items()
         }
         if all(mapped[wanted] for wanted in found.required):
-            return Shape(
+            shape = Shape(
                 format=name, columns={key: value for key, value in mapped.items() if value}
             )
+            _refuse(shape, schema, format_name, where)
+            return shape
         if format_name:
             lacking = next(wanted for wanted in found.required if not mapped[wanted])
             raise _missing(f"no column for {lacking} (format {name})", lacking, there, where)
@@ -158,8 +164,20 @@ def detect(
         if not set(aliases) & set(there)
         and (match := difflib.get_close_matches(wanted, there, n=1, cutoff=0.7))
     ]
-    hint = "train prepare says which columns hold what: --columns instruction=COLUMN,output=COLUMN"
-    if near:
+    hint = (
+        "say which columns hold what: train prepare --columns instruction=COLUMN,output=COLUMN; "
+        "files of separated values begin with a line of column names"
+    )
+    if nested := [
+        field.name
+        for field in schema
+        if pa.types.is_nested(field.type) or pa.types.is_binary(field.type)
+    ]:
+        hint = (
+            f"{nested[0]} holds lists or objects; if rows lie within, bring them to the top: "
+            f"jq -c '.{nested[0]}', or '.{nested[0]}[]'"
+        )
+    elif near:
         wanted, column = near[0]
         hint = f"is {column} meant as {wanted}? train prepare --columns {wanted}={column}"
     raise DataError(
@@ -175,21 +193,40 @@ def _present(found: Format, there: list[str]) -> int:
 
 def fits(names: set[str], but: str) -> str | None:
     """Another format that rows with these columns have."""
+    names = {name.lower() for name in names}
     for name, found in FORMATS.items():
         if name != but and all(names & set(aliases) for aliases in found.required.values()):
             return name
     return None
 
 
-def _refuse_ratings(schema: pa.Schema, format_name: str | None, where: str) -> None:
-    rated = {"prompt", "completion", "label"} <= set(schema.names)
-    if format_name is None and rated and pa.types.is_boolean(schema.field("label").type):
+def _refuse(shape: Shape, schema: pa.Schema, format_name: str | None, where: str) -> None:
+    """Stop at rows that would be trained on as what they are not, unless the format was named."""
+    there = {name.lower() for name in schema.names}
+    if format_name is None and shape.format == "prompt-completion" and "label" in there:
         raise DataError(
             "the rows are KTO ratings (prompt, completion, label), which no objective here trains",
             where=where,
             hint="make preference pairs of them (prompt, chosen, rejected), or train on good rows "
             "alone: remove the others and say --format prompt-completion",
         )
+    if format_name is None and shape.format == "question-answer" and there & CHOICES:
+        raise DataError(
+            f"the rows are multiple choice ({', '.join(sorted(there & CHOICES))}), and the answer "
+            "alone may be no more than a number or a letter",
+            where=where,
+            hint="write the choices into the question, or say --format question-answer if the "
+            "answers are whole",
+        )
+    if shape.format == "preference" and "prompt" not in shape.columns:
+        answer = schema.field(shape.columns["chosen"])
+        if pa.types.is_string(answer.type) or pa.types.is_large_string(answer.type):
+            raise DataError(
+                f"{answer.name} is text, and no column has the question",
+                where=where,
+                hint=f"the columns are: {', '.join(schema.names)}; name it with --columns "
+                "prompt=COLUMN, or make the answers lists of messages that begin with it",
+            )
 
 
 def _nearest(name: str, names: list[str]) -> str:

@@ -20,10 +20,11 @@ from entrypoint.settings import EMBEDDED
 EMBEDDED_FOLDER = Path(str(resources.files("entrypoint.data"))) / "embedded" / "sft"
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+STANDARD_INPUT = "-"
 DESCRIPTIONS = ("dataset.json", "dataset_info.json", "dataset_infos.json", "state.json")
 """Files beside the rows that say something about them."""
-PARTS = {"train": "train", "eval": "eval", "test": "eval", "validation": "eval", "dev": "eval"}
-"""How the files of a folder are called when they are to be kept apart."""
+HELD_OUT = ("eval", "validation", "valid", "val", "dev", "test")
+"""What files of held-out rows are called; of several such parts the first here is taken."""
 
 
 class Source(Protocol):
@@ -58,21 +59,27 @@ class Files:
     train: tuple[Path, ...]
     evaluation: tuple[Path, ...] = ()
     """Held-out rows, where they are kept apart."""
+    left_out: tuple[Path, ...] = ()
+    """Files of the same folder that are neither."""
 
     @property
     def name(self) -> str:
-        return str(self.train[0]) if len(self.train) == 1 else self.reference
+        return self.called(self.train[0]) if len(self.train) == 1 else self.reference
+
+    def called(self, path: Path) -> str:
+        """A file's name in messages."""
+        return path.name if self.reference == STANDARD_INPUT else str(path)
 
     @property
     def has_evaluation(self) -> bool:
         return bool(self.evaluation)
 
     def schema(self) -> pa.Schema:
-        return readers.schema(self.train[0])
+        return readers.schema(self.train[0], self.called(self.train[0]))
 
     def batches(self, part: str, wanted: Wanted) -> Iterator[Batch]:
         for path in self.train if part == "train" else self.evaluation:
-            yield from readers.read(path, wanted)
+            yield from readers.read(path, wanted, self.called(path))
 
     def content(self) -> list[list[str]]:
         return [[sha256_of(path) for path in paths] for paths in (self.train, self.evaluation)]
@@ -97,7 +104,7 @@ def locate(reference: str, scratch: Path) -> Files | None:
     Raises:
         DataError: a folder or pattern without data.
     """
-    if reference == "-":
+    if reference == STANDARD_INPUT:
         path = scratch / "standard input"
         with path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
@@ -111,7 +118,8 @@ def locate(reference: str, scratch: Path) -> Files | None:
         # a pattern may be absolute, which Path.glob does not take
         found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
         files = tuple(Path(name) for name in found if Path(name).is_file())
-        if files:
+        # a README beside the rows is none of them
+        if files := tuple(file for file in files if is_data(file)) or files:
             return Files(reference=reference, train=files)
         if path.is_absolute() or "/" not in reference or reference.startswith((".", "~")):
             raise DataError(f"no file matches {reference}", where="--data or TRAIN_DATA")
@@ -120,17 +128,21 @@ def locate(reference: str, scratch: Path) -> Files | None:
 
 def _folder(reference: str, folder: Path) -> Files:
     files = [path for path in sorted(folder.rglob("*")) if is_data(path)]
-    parts: dict[str, list[Path]] = {"train": [], "eval": [], "": []}
+    parts: dict[str, list[Path]] = {}
     for path in files:
-        stem = path.name.split(".")[0].lower()
-        word = next((word for word in PARTS if stem == word or stem.startswith(f"{word}-")), "")
-        parts[PARTS.get(word, "")].append(path)
-    if parts["train"] and not parts[""]:
+        parts.setdefault(_part_of(path), []).append(path)
+    train, others = parts.pop("train", []), parts.pop("", [])
+    if train and not others:
+        held_out = parts.pop(next((word for word in HELD_OUT if word in parts), ""), [])
+        unused = [path for paths in parts.values() for path in paths]
         return Files(
-            reference=reference, train=tuple(parts["train"]), evaluation=tuple(parts["eval"])
+            reference=reference,
+            train=tuple(train),
+            evaluation=tuple(held_out),
+            left_out=tuple(unused),
         )
-    if parts["train"] or (parts["eval"] and not parts[""]):
-        odd = (parts[""] or parts["eval"])[0]
+    if train or parts:
+        odd = (others or next(iter(parts.values())))[0]
         raise DataError(
             f"the folder is not clear about its parts: {odd.name} is no training file by its name",
             where=folder,
@@ -143,6 +155,13 @@ def _folder(reference: str, folder: Path) -> Files:
             hint=f"files end in {', '.join(DATA_SUFFIXES)}, or so with {', '.join(COMPRESSED)}",
         )
     return Files(reference=reference, train=tuple(files))
+
+
+def _part_of(path: Path) -> str:
+    """ "train", one of HELD_OUT, or "" for a file that does not say."""
+    stem = path.name.split(".")[0].lower()
+    words = ("train", *HELD_OUT)
+    return next((word for word in words if stem == word or stem.startswith(f"{word}-")), "")
 
 
 def is_data(path: Path) -> bool:

@@ -7,6 +7,8 @@ from torchtune.config._utils import _get_component_from_path
 from torchtune.data import Message
 from torchtune.modules.transforms import Transform
 
+from entrypoint.data.chat import carries_loss
+
 
 class NativeTokenizer(Transform):
     """Does what ChatTokenizer does, with one of torchtune's tokenizers.
@@ -64,7 +66,9 @@ class NativeTokenizer(Transform):
             Message(
                 role=message["role"],
                 content=message["content"],
-                masked=message["role"] != "assistant" or (self.train_on == "last" and turn != last),
+                masked=message["role"] != "assistant"
+                or (self.train_on == "last" and turn != last)
+                or not carries_loss(message),
             )
             for turn, message in enumerate(messages)
         ]

@@ -62,7 +62,12 @@ def test_the_report_as_json(base: list[str], capsys: pytest.CaptureFixture[str])
     assert json.loads((Path(found.pop("folder")) / "dataset.json").read_text()) == found
 
 
-def test_standard_input(base: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_standard_input(
+    base: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
     class Standard:
         buffer = io.BytesIO(b"prompt\tcompletion\n" + b"".join(b"q%d\ta\n" % n for n in range(60)))
 
@@ -70,6 +75,9 @@ def test_standard_input(base: list[str], monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert run([*base, "--data", "-", "--no-tokens", "--max-rows", "50"]) == 0
     found = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert (found["format"], found["train"]["rows"]) == ("prompt-completion", 50)
+    Standard.buffer = io.BytesIO(b'{"prompt": 1')
+    assert run([*base, "--data", "-"]) == 4
+    assert "where: standard input, line 1\n" in capsys.readouterr().err
 
 
 def test_colours_say_what_is_trained(tiny_model: Path):

@@ -113,7 +113,8 @@ def test_dataset_json_says_what_it_is_made_of(tmp_path: Path):
     run(path, tmp_path / "out", eval_fraction=0.3)
     found = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert found.keys() == {
-        "version", "source", "task", "format", "columns", "rows_read", "train", "evaluation",
+        "version", "source", "task", "format", "columns", "columns_not_read",
+        "rows_read", "train", "evaluation",
         "split", "shuffled", "max_rows", "checks",
     }  # fmt: skip
     assert found["source"]["files"][0]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -229,6 +230,19 @@ def test_shuffling_and_a_bound(tmp_path: Path):
          ["line 1", "image_url, not text"]),
         (b'[{"prompt": "q", "completion": "a"}, {"prompt": ', ["row 2", "array"]),
         (b'[{"prompt": "q", "completion": "a"}, 3]', ["row 2", "not int"]),
+        (b'[{"prompt": "q", "completion": "a"}] x', ["row 1", "'x' follows the end"]),
+        (b'[{"prompt": "q", "completion": "a"} {}]', ["row 1", "a comma or ] belongs"]),
+        (b'[{"prompt": "q", "completion": "a"},]', ["row 2", "array"]),
+        (b'[{"prompt": "q", "completion": "a"}', ["row 1", "cut short"]),
+        ('{"prompt": "q"}'.encode("utf-16-le"), ["it is UTF-16", "iconv"]),
+        (b'{"prompt": "q", "completion": "\xc3', ["line 1", "middle of a character"]),
+        (lines([{"prompt": "q", "completion": "a", "label": 1}]), ["KTO"]),
+        (lines([{"question": "q", "choices": ["a", "b"], "answer": 1}]), ["multiple choice"]),
+        (lines([{"chosen": "a", "rejected": "b"}]), ["no column has the question"]),
+        (lines([{"rows": [{"prompt": "q", "completion": "a"}]}]), ["jq -c '.rows'"]),
+        (lines([{"prompt": ["q"], "completion": "a"}]), ["prompt holds lists"]),
+        (lines([{"messages": "q"}]), ["line 1", "nor are they written in it as JSON"]),
+        (lines([{"messages": '{"role": "user"}'}]), ["line 1", "an object in JSON"]),
     ],
 )  # fmt: skip
 def test_bad_input_is_named(tmp_path: Path, content: bytes, words: list[str]):
@@ -239,6 +253,38 @@ def test_bad_input_is_named(tmp_path: Path, content: bytes, words: list[str]):
     for word in (str(path), *words):
         assert word in str(error.value)
     assert error.value.hint or not content.strip() or content.startswith(b"[")
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        ({"instruction": "q", "output": " "}, "output (empty)"),
+        ({"system": "s", "ask": " ", "reply": "a"}, "ask (empty)"),
+        ({"text": ""}, "text (empty)"),
+        ({"prompt": "q", "chosen": "a", "rejected": ""}, "rejected (empty)"),
+        ({"prompt": "q", "chosen": "a", "rejected": "a"}, "chosen and rejected (same)"),
+        ({"messages": []}, "messages (empty)"),
+        ({"messages": [turn("user", "q"), turn("assistant", "")]}, "messages, message 2 (empty)"),
+        ({"messages": [turn("human", "q"), turn("assistant", "a")]},
+         "messages, message 1, role human (roles)"),
+        ({"messages": [turn("user", "q")]}, "messages, message 1, the last, role user (roles)"),
+        ({"system": "s", "messages": [turn("user", "q"), turn("user", "r"), turn("assistant", "")]},
+         "messages, message 3 (empty)"),
+        ({"messages": [turn("user", "q"), turn("system", "s"), turn("assistant", "a")]},
+         "messages, message 2 (order)"),
+        ({"prompt": [turn("user", "q"), turn("assistant", "a")], "chosen": [turn("assistant", "b")],
+          "rejected": [turn("assistant", "c")]}, "chosen (order)"),
+    ],
+)  # fmt: skip
+def test_an_error_names_the_field(tmp_path: Path, row: dict, place: str):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines([row]))
+    named = {"question": "ask", "answer": "reply"} if "ask" in row else {}
+    with pytest.raises(DataError) as error:
+        run(path, tmp_path / "out", columns=named)
+    field, _, check = place.rpartition(" ")
+    assert str(error.value.where) == f"{path}, line 1, {field}"
+    assert check in str(error.value)
 
 
 def test_a_bad_line_is_named_wherever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -263,14 +309,25 @@ def test_a_file_that_is_cut_short(tmp_path: Path, name: str):
     assert str(path) in str(error.value)
 
 
-def test_csv_that_is_none(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"prompt,completion\nq,a\nq,a,b\n", ["row 2", "Expected 2 columns, got 3"]),
+        (b'prompt,completion\n"q\nq",a\nq,\xff\n', ["row 2, column completion", "UTF-8", "iconv"]),
+        (b'prompt,completion\nq,"a\nr,b\n', ["row 1, column completion", "never closed"]),
+        (b'prompt,completion\nq,"a ""so"" ', ["row 1, column completion", "never closed"]),
+        (b'prompt,completion\nq,"a\n' + b"r,b\n" * 2000, ["row 1,", "never closed"]),
+        (b"prompt,completion\nq,\n", ["row 1, completion", "empty"]),
+        (b"what is one,1\nwhat is two,2\n", ["no known shape", "a line of column names"]),
+    ],
+)
+def test_csv_that_is_none(tmp_path: Path, content: bytes, words: list[str]):
     path = tmp_path / "rows.csv"
-    path.write_text("prompt,completion\nq,a\nq,a,b\n")
-    with pytest.raises(DataError, match="Row #3"):
+    path.write_bytes(content)
+    with pytest.raises(DataError) as error:
         run(path, tmp_path / "out")
-    path.write_bytes(b"prompt,completion\nq,\xff\n")
-    with pytest.raises(DataError, match="UTF-8"):
-        run(path, tmp_path / "out")
+    for word in (str(path), *words):
+        assert word in str(error.value)
 
 
 def test_a_missing_column_names_those_there_are(tmp_path: Path):

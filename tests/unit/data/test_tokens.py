@@ -68,6 +68,20 @@ def test_every_shape_trains_on_the_answers_and_their_ends(
     assert found.tokens == sum(len(rows[row]["tokens"]) for row in range(len(rows)))
 
 
+def test_turns_of_weight_zero_are_not_trained(tmp_path: Path, chat: Chat):
+    path = tmp_path / "rows.jsonl"
+    silent = turn("assistant", "one two three") | {"weight": 0}
+    path.write_bytes(lines([{"messages": [turn("user", "q"), silent, *sft(1)["messages"]]}]))
+    plain = tmp_path / "plain.jsonl"
+    plain.write_bytes(lines([sft(1)]))
+    found, expected = (prepared(file, chat, 512).statistics() for file in (path, plain))
+    assert found.tokens > expected.tokens
+    assert found.trained == expected.trained
+    path.write_bytes(lines([{"messages": [turn("user", "q"), silent]}]))
+    with pytest.raises(DataError, match="no token to learn from"):
+        prepared(path, chat, 512)
+
+
 def test_statistics_of_pairs_and_of_text(tmp_path: Path, chat: Chat):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(lines([preferred(n) for n in range(4)]))
