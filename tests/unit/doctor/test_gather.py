@@ -119,9 +119,8 @@ def test_cores_are_what_the_container_allows(
 
 
 def test_comments_of_the_lock_are_no_requirements(tmp_path: Path):
-    lock = write(
-        tmp_path, lock="# made by x\nabsl-py==2.5.1\n    # via y\nb==1 ; sys_platform == 'a'"
-    )
+    text = "# made by x\nabsl-py==2.5.1\n    # via y\nb==1 ; sys_platform == 'a'"
+    lock = write(tmp_path, {"lock": text})
     assert gather.read_lock(lock / "lock") == ("absl-py==2.5.1", "b==1 ; sys_platform == 'a'")
     assert gather.read_lock(tmp_path / "none") is None
 
