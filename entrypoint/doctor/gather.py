@@ -4,9 +4,10 @@ import os
 import platform
 import shutil
 import socket
+import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
@@ -48,9 +49,7 @@ def gather(environ: Mapping[str, str]) -> Facts:
     return Facts(
         python=platform.python_version(),
         requirements=read_requirements(),
-        installed={
-            canonicalize_name(found.metadata["Name"]): found.version for found in distributions()
-        },
+        installed=read_installed(),
         lock=read_lock(LOCK),
         torch=torch,
         torch_error=torch_error,
@@ -76,6 +75,14 @@ def gather(environ: Mapping[str, str]) -> Facts:
         offline=environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
         allocator=allocator.find(),
     )
+
+
+def read_installed(path: Sequence[str] | None = None) -> dict[str, str]:
+    """Versions of the packages that are imported: of two, the one that comes first on the path."""
+    versions: dict[str, str] = {}
+    for found in distributions(path=sys.path if path is None else list(path)):
+        versions.setdefault(canonicalize_name(found.metadata["Name"]), found.version)
+    return versions
 
 
 def read_requirements() -> tuple[str, ...]:

@@ -125,6 +125,14 @@ def test_comments_of_the_lock_are_no_requirements(tmp_path: Path):
     assert gather.read_lock(tmp_path / "none") is None
 
 
+def test_of_two_installed_versions_the_one_that_is_imported_counts(tmp_path: Path):
+    for folder, version in (("near", "2.0"), ("far", "1.0")):
+        name = f"{folder}/Some_Package-{version}.dist-info/METADATA"
+        write(tmp_path, {name: f"Metadata-Version: 2.1\nName: Some_Package\nVersion: {version}"})
+    path = [str(tmp_path / "near"), str(tmp_path / "far")]
+    assert gather.read_installed(path) == {"some-package": "2.0"}
+
+
 def test_a_folder_that_is_yet_to_be_made_is_judged_by_the_one_above(tmp_path: Path):
     place = gather.look_at(tmp_path / "a" / "b")
     assert place.writable
