@@ -115,13 +115,11 @@ RUN --mount=type=bind,from=uv,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
 ENV PATH=/opt/dashboards/bin:$PATH
 RUN install -d -m 1777 /mlflow
 
-# The image with the project's tests.
+# The image with what the project's tests need; they are mounted.
 FROM flash-attn-${FLASH_ATTN} AS test
-WORKDIR /opt/tunecask
 RUN --mount=type=bind,from=uv,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
     --mount=type=cache,target=/root/.cache/uv,sharing=locked \
     uv pip install pytest pytest-xdist hypothesis datasketch setuptools
-COPY tests tests
 
 FROM flash-attn-${FLASH_ATTN} AS tunecask
 ARG BASE_IMAGE

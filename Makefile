@@ -5,6 +5,15 @@ ARGS ?=
 # Test processes; each imports torch, so this is not "one per core".
 WORKERS ?= 2
 
+# The image's name and the file it is built from; BUILD goes to `docker buildx build`: BUILD=--push
+IMAGE ?= tunecask:latest
+DOCKERFILE ?= Dockerfile.ubuntu2204
+BUILD ?=
+# compose.yaml's service for `make shell`: train has the GPUs.
+SERVICE ?= train-cpu
+# Keeps the engine that image-test has started: KEEP=yes
+KEEP ?=
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -20,12 +29,12 @@ unexport PYTHONPATH PYTHONHOME
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
-.PHONY: help setup test unit demo lint format lock golden clean
+.PHONY: help setup test unit demo lint format lock golden image shell image-test clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
-		| awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
-	@printf '%s\n' '' 'Options: PYTHON=python3.12 (setup), ARGS="..." (test, unit, golden, demo), WORKERS=4 (test)'
+		| awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@printf '%s\n' '' 'Options: PYTHON=python3.12 (setup), ARGS="..." (test, unit, golden, demo), WORKERS=4 (test), IMAGE=, DOCKERFILE=, BUILD= (image)'
 
 setup: ## Create .venv and install the locked dependencies (quick when nothing changed)
 ifneq ($(origin PYTHON),file)
@@ -82,6 +91,26 @@ lock: $(STAMP) ## Resolve requirements.lock again (ARGS=--upgrade for newer rele
 
 golden: $(STAMP) ## Write the golden files again; review them as a diff
 	@TUNECASK_UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/unit $(ARGS)
+
+DOCKER_BUILD = docker buildx build --file $(DOCKERFILE) $(if $(WHEELS),--build-context wheels=$(WHEELS))
+LABELS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	--build-arg REVISION=$$(git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown) \
+	--build-arg SOURCE=$$(git config --get remote.origin.url 2>/dev/null | grep -E '^https://[^@]+$$' || echo unknown)
+
+image: ## Build the container image; print its layers, write its packages to dist/tunecask.cdx.json
+	@$(DOCKER_BUILD) --tag $(IMAGE) $(LABELS) $(BUILD) .
+	@docker history --format 'table {{.Size}}\t{{.CreatedBy}}' $(IMAGE)
+	@$(DOCKER_BUILD) --quiet --target sbom --output dist . >/dev/null
+	@echo "==> $(IMAGE): $$(docker image inspect --format '{{.Size}}' $(IMAGE) | numfmt --to=si)B;" \
+		"$$(grep -c '"purl"' dist/tunecask.cdx.json) packages in dist/tunecask.cdx.json"
+
+shell: ## Open a shell in the image (SERVICE=train has the GPUs)
+	@docker compose run --rm --entrypoint "as-owner /workspace/outputs bash" $(SERVICE)
+
+image-test: $(STAMP) ## Build and run the image for real, on the Docker that is there or on one of its own
+	@[ -n "$(KEEP)" ] || trap 'tests/image/engine.sh down' EXIT; \
+		exports=$$(tests/image/engine.sh up) && eval "$$exports" \
+		&& TUNECASK_IMAGE_TESTS=1 $(BIN)/python -m pytest tests/image $(ARGS)
 
 clean: ## Remove .venv, caches and builds, but no outputs
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov
