@@ -47,6 +47,9 @@ class Chat:
 
     def __init__(self, path: str, train_on: TrainOn = "all") -> None:
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+        # a tokenizer.json may hold what its last user cut and filled up to
+        self.tokenizer.backend_tokenizer.no_truncation()
+        self.tokenizer.backend_tokenizer.no_padding()
         self.train_on = train_on
 
     def render(

@@ -1,5 +1,7 @@
 """entrypoint.tune.tokenizer: ids and mask of a conversation."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,123 @@ def test_without_a_template_there_are_texts_alone(tiny_model: Path, tmp_path: Pa
     cut = tokenizer({"text": "Oslo " * 20})
     assert len(cut["tokens"]) == len(cut["mask"]) == 8
     assert tokenizer.tokenizer.eos_token_id not in cut["tokens"]
+
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "rooms",
+            "description": "Free rooms of a town.",
+            "parameters": {"type": "object", "properties": {"town": {"type": "string"}}},
+        },
+    }
+]
+WITH_TOOLS = [
+    {"role": "system", "content": " Be brief. "},
+    {"role": "user", "content": "A room in Oslo?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {"type": "function", "function": {"name": "rooms", "arguments": {"town": "Oslo"}}}
+        ],
+    },
+    {"role": "tool", "content": '{"free": 4}'},
+    {"role": "assistant", "content": "Four are free."},
+]
+TEMPLATES = {
+    "chatml": """
+        {%- if tools %}{{ '<|im_start|>system\n' }}
+        {%- if messages[0].role == 'system' %}{{ messages[0].content + '\n' }}{% endif %}
+        {%- for tool in tools %}{{ tool | tojson + '\n' }}{% endfor %}{{ '<|im_end|>\n' }}
+        {%- elif messages[0].role == 'system' %}
+        {{- '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}{% endif %}
+        {%- for message in messages if message.role != 'system' %}
+        {{- '<|im_start|>' + message.role + '\n' + message.content }}
+        {%- for call in message.tool_calls or [] %}
+        {{- '<call>' + call.function | tojson + '</call>' }}{% endfor %}{{ '<|im_end|>\n' }}
+        {%- endfor %}
+        {%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}""",
+    "headers": """
+        {{- bos_token }}
+        {%- for message in messages %}
+        {{- '[' + message.role + ']\n\n' }}
+        {%- if loop.index0 == 1 and tools %}{{ tools | tojson(indent=4) + '\n\n' }}{% endif %}
+        {%- if message.tool_calls %}{{ message.tool_calls[0].function | tojson }}
+        {%- else %}{{ message.content | trim }}{% endif %}{{ eos_token }}
+        {%- endfor %}
+        {%- if add_generation_prompt %}{{ '[assistant]\n\n' }}{% endif %}""",
+    "instructions": """
+        {{- bos_token }}
+        {%- set first = namespace(text='') %}
+        {%- for message in messages %}
+        {%- if message.role == 'system' %}{% set first.text = message.content + '\n\n' %}
+        {%- elif message.role == 'assistant' %}
+        {{- ' ' + (message.tool_calls | tojson if message.tool_calls else message.content) }}
+        {{- eos_token }}
+        {%- else %}{{ '[INST] ' + first.text + message.content + ' [/INST]' }}
+        {%- set first.text = '' %}{% endif %}
+        {%- endfor %}""",
+}
+ANSWERS = {
+    "chatml": (
+        '<call>{"name": "rooms", "arguments": {"town": "Oslo"}}</call><|im_end|>',
+        "Four are free.<|im_end|>",
+    ),
+    "headers": (
+        '{"name": "rooms", "arguments": {"town": "Oslo"}}<|im_end|>',
+        "Four are free.<|im_end|>",
+    ),
+    "instructions": (
+        # a template that has no place for tools writes the calls all the same
+        f" [{json.dumps(WITH_TOOLS[2]['tool_calls'][0])}]<|im_end|>",
+        " Four are free.<|im_end|>",
+    ),
+}
+
+
+@pytest.mark.parametrize("style", TEMPLATES)
+@pytest.mark.parametrize("tools", [None, TOOLS], ids=["no tools", "tools"])
+def test_tools_and_system_messages_reach_every_kind_of_template(
+    tiny_model: Path, style: str, tools: list | None
+):
+    """Ids as apply_chat_template gives them, and of the turns only the assistant's are trained."""
+    for train_on in ("all", "last"):
+        tokenizer = ChatTokenizer(str(tiny_model), train_on=train_on)
+        tokenizer.tokenizer.chat_template = TEMPLATES[style]
+        encoded = tokenizer({"messages": WITH_TOOLS, "tools": tools})
+        expected = tokenizer.tokenizer.apply_chat_template(
+            WITH_TOOLS, tools=tools, return_dict=True
+        )["input_ids"]
+        assert encoded["tokens"] == expected
+        text = tokenizer.tokenizer.decode(expected)
+        assert "Be brief." in text
+        assert ("Free rooms" in text) == (tools is not None and style != "instructions")
+        trained = tokenizer.tokenizer.decode(
+            [
+                token
+                for token, masked in zip(encoded["tokens"], encoded["mask"], strict=True)
+                if not masked
+            ]
+        )
+        assert trained == "".join(ANSWERS[style] if train_on == "all" else ANSWERS[style][1:])
+
+
+def test_what_a_tokenizer_was_last_used_for_changes_nothing(
+    tiny_model: Path, tokenizer: ChatTokenizer, tmp_path: Path
+):
+    """A tokenizer.json that was saved with padding and truncation."""
+    used = Path(shutil.copytree(tiny_model, tmp_path / "used"))
+    path = used / "tokenizer.json"
+    saved = json.loads(path.read_text())
+    saved["truncation"] = {
+        "direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0,
+    }  # fmt: skip
+    saved["padding"] = {
+        "strategy": {"Fixed": 512}, "direction": "Left", "pad_to_multiple_of": None,
+        "pad_id": 1, "pad_type_id": 0, "pad_token": "<|im_end|>",
+    }  # fmt: skip
+    path.write_text(json.dumps(saved))
+    tokens, mask = ChatTokenizer(str(used)).tokenize(CONVERSATION)
+    assert (tokens, mask) == tokenizer.tokenize(CONVERSATION)
