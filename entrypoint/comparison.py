@@ -7,7 +7,6 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from entrypoint.evaluation.request import Evaluation
-from entrypoint.quantization import size_bytes
 
 PERCENTAGES = ("exact_match", "acc", "f1", "mc1", "mc2")
 """Metrics (by the beginning of their names) that are shares of one."""
@@ -23,7 +22,7 @@ def table(evaluations: Sequence[Evaluation]) -> Table:
         result.add_column(evaluation.label, justify="right")
     for score in first.scores:
         result.add_row(score, *(shown(score, found.scores[score]) for found in evaluations))
-    sizes = (decimal(size_bytes(found.checkpoint)) for found in evaluations)
+    sizes = (decimal(found.weights_bytes) for found in evaluations)
     result.add_row("weights on disk", *sizes)
     return result
 

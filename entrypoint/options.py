@@ -22,7 +22,8 @@ def option(name: str, *names: str, command: str = "", **arguments: Any) -> Calla
     Args:
         command: makes it TRAIN_<COMMAND>_<NAME>, for a name that means another thing elsewhere.
     """
-    variable = "_".join(filter(None, ("TRAIN", command, name.strip("-").replace("-", "_")))).upper()
+    positive = name.split("/")[0].strip("-").replace("-", "_")
+    variable = "_".join(filter(None, ("TRAIN", command, positive))).upper()
     return click.option(name, *names, envvar=variable, show_envvar=True, **arguments)
 
 

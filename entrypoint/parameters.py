@@ -37,6 +37,17 @@ class CommaList(click.ParamType[tuple[str, ...], Any]):
         return items
 
 
+class AutoOrCount(click.ParamType[int | None, Any]):
+    """`auto` as None, or a number of at least 1."""
+
+    name = "auto or count"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        return None if value in (None, "auto") else POSITIVE.convert(value, param, ctx)
+
+
 class Override(click.ParamType[str, Any]):
     """`key=value`; a variable holds several, split and quoted as a shell does."""
 

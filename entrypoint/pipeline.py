@@ -15,7 +15,7 @@ from entrypoint.errors import SettingsError
 from entrypoint.evaluation.request import Evaluation
 from entrypoint.methods import trained_parameters
 from entrypoint.models import source as model_source
-from entrypoint.models.checkpoint import locate
+from entrypoint.models.checkpoint import locate, merged
 from entrypoint.models.companions import FAST
 from entrypoint.models.source import short_name
 from entrypoint.models.tokenizers import CONVERT
@@ -46,8 +46,8 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
     """Decide everything and check that it can start; a dry run writes nothing."""
     machine = topology.detect(settings.device, settings.dtype)
     world = topology.trained_by(machine, start, settings.nproc_per_node)
-    check_tasks(settings)
     model, dataset = nodes.find_inputs(settings, environ, dry=settings.dry_run)
+    check_tasks(settings, dataset)
     if "eval" in settings.then and model.native_tokenizer:
         raise SettingsError(
             f"the model has no {FAST}, so evaluation has no chat template to apply",
@@ -161,12 +161,13 @@ def quantize_one(
     console = Console(highlight=False, soft_wrap=True)
     world = topology.detect(device, dtype)
     checkpoint = locate(reference, environ)
+    folder = merged(checkpoint)
     if output is None:
         run = checkpoint.run
         output = run.quantized(method) if run else default_output("quantize", checkpoint.label)
-    check(checkpoint.folder, output)
-    launch.check_room(output, size_bytes(checkpoint.folder))
-    quantize(checkpoint.folder, method, world, output)
+    check(folder, output)
+    launch.check_room(output, size_bytes(folder))
+    quantize(folder, method, world, output)
     console.print(f"quantized model: {output}")
 
 

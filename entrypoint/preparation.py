@@ -17,6 +17,7 @@ from entrypoint.data.dataset import Dataset, find
 from entrypoint.data.folder import DESCRIPTION, Request
 from entrypoint.data.prepare import Inspector, prepare
 from entrypoint.data.shapes import PRESETS
+from entrypoint.data.source import short_name
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.files import write_json
 from entrypoint.models import source as model_source
@@ -158,8 +159,3 @@ def token_inspector(asked: Asked, environ: Mapping[str, str]) -> "TokenInspector
 
     hide_loading_bars()
     return TokenInspector(Chat(str(model.folder)), longest, asked.preview)
-
-
-def short_name(reference: str) -> str:
-    """What --data names, without its folders, suffixes and configuration."""
-    return "stdin" if reference == "-" else Path(reference.split(":")[0]).name.split(".")[0]

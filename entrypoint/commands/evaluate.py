@@ -3,46 +3,41 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from entrypoint import options
-from entrypoint.settings import Device, Dtype
+from entrypoint.commands import asking
 
 
 @click.command("eval")
 @options.checkpoint
-@options.tasks
-@options.tasks_folder
+@asking.base
 @options.option("--label", metavar="NAME", help="What to call the model in the results.")
 @options.option(
     "--output",
     command="eval",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Results and every sample as JSON.  [default: in eval/ of the run, or in outputs/]",
+    help="Results and every sample as JSON; beside it, lm_eval/ has lm-eval's own files.  "
+    "[default: in eval/ of the run, or in outputs/]",
 )
-@options.limit
-@options.device
-@options.dtype
+@asking.scoring
 def evaluate(
-    model: str,
-    tasks: tuple[str, ...],
-    tasks_folder: Path | None,
-    label: str | None,
-    output: Path | None,
-    limit: int | None,
-    device: Device,
-    dtype: Dtype,
+    model: str, base: str | None, label: str | None, output: Path | None, **asked: Any
 ) -> None:
-    """Score a model with the lm-eval harness."""
+    """Score a model on rows of your own, or on tasks of the lm-eval harness.
+
+    The model is a base, tuned or quantized one, or a PEFT adapter. On rows: loss and perplexity of
+    the answers, exact match, ROUGE and BLEU of greedy ones; on preference pairs how often the
+    chosen answer is the likelier one. Without --tasks and --data the built-in rows are taken.
+    """
     from entrypoint import scoring, zero_first
 
     def work(environ: Mapping[str, str]) -> None:
         scoring.evaluate_one(
-            model, tasks, environ,
-            include=tasks_folder, label=label, output=output, limit=limit, device=device,
-            dtype=dtype,
-        )  # fmt: skip
+            model, scoring.Asked(**asked), environ, base=base, label=label, output=output
+        )
 
     zero_first.once(work, os.environ)

@@ -188,3 +188,8 @@ def sha256_of(path: Path) -> str:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=path) from error
     return digest.hexdigest()
+
+
+def short_name(reference: str) -> str:
+    """What --data names, without its folders, suffixes and configuration."""
+    return "stdin" if reference == "-" else Path(reference.split(":")[0]).name.split(".")[0]

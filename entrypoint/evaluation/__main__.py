@@ -1,26 +1,48 @@
 """`python -m entrypoint.evaluation REQUEST`: the process that an evaluation runs in.
 
 A process of its own starts with the allocator's settings (they can only be given at start) and
-gives all its memory back before the next step.
+gives all its memory back before the next step. With several, this one starts them by torchrun.
 """
 
+import os
 import sys
 
 from entrypoint import noise
+from entrypoint.elastic import exit_of_first_failure
 from entrypoint.errors import TrainError
 from entrypoint.evaluation.request import Request
 
 
 def main() -> int:
     noise.silence()
+    request = Request.from_json(sys.argv[1])
+    if request.processes > 1 and "LOCAL_RANK" not in os.environ:
+        return start(request)
     from entrypoint.evaluation import harness
 
     noise.hide_loading_bars()
     try:
-        harness.evaluate(Request.from_json(sys.argv[1]))
+        harness.evaluate(request)
     except TrainError as error:
         print(f"Error: {error}")
         return error.exit_code
+    return 0
+
+
+def start(request: Request) -> int:
+    """Start the processes and wait for them."""
+    from torch.distributed.run import main as torchrun
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # torchrun would give each process one thread
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((cores or 1) // request.processes, 1)))
+    with exit_of_first_failure():
+        torchrun(
+            [
+                *("--standalone", "--nproc_per_node", str(request.processes)),
+                *("-m", "entrypoint.evaluation", sys.argv[1]),
+            ]
+        )
     return 0
 
 

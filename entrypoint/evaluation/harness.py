@@ -1,22 +1,47 @@
-"""Score a Hugging Face folder on lm-eval tasks; runs in a process of its own (see __main__)."""
+"""Score a model on lm-eval tasks and rows; runs in a process of its own (see __main__)."""
 
-from collections.abc import Collection
+import logging
+import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from lm_eval import simple_evaluate
-from lm_eval.models.huggingface import HFLM
+from lm_eval.api.registry import AGGREGATION_REGISTRY
 from lm_eval.tasks import TaskManager
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from entrypoint.errors import SettingsError
-from entrypoint.evaluation.request import TASK_FOLDER, Evaluation, Request
-from entrypoint.files import write_json
+from entrypoint.data.chat import Chat, TrainOn
+from entrypoint.errors import DataError, SettingsError
+from entrypoint.evaluation.memory import peak_bytes
+from entrypoint.evaluation.model import Model, Work
+from entrypoint.evaluation.ranks import Ranks
+from entrypoint.evaluation.record import write
+from entrypoint.evaluation.request import TASK_FOLDER, Metric, Request
+from entrypoint.evaluation.rows import RowTask
 from entrypoint.models.card import TORCH_DTYPE, is_quantized
 
-EVALUATION_VERSION = 1
+STDERR_SAMPLES = 1000
+"""Resampled sets for the standard errors that lm-eval has no formula for."""
 
 
-def task_manager(tasks: Collection[str], include: Path | None) -> TaskManager:
+class Tasks(TaskManager):  # type: ignore[misc]
+    """lm-eval's manager, which remembers what it has loaded."""
+
+    def load(self, task_list: Any) -> Any:
+        self.loaded = super().load(task_list)
+        return self.loaded
+
+
+class Conversations(Chat):
+    """Writes conversations with a tokenizer that is loaded already, with or without a template."""
+
+    def __init__(self, tokenizer: Any, train_on: TrainOn) -> None:
+        self.tokenizer = tokenizer
+        self.train_on = train_on
+
+
+def task_manager(tasks: Collection[str], include: Path | None) -> Tasks:
     """A manager that knows `tasks`, of ours, of the folder `include`, or of lm-eval.
 
     Raises:
@@ -24,9 +49,9 @@ def task_manager(tasks: Collection[str], include: Path | None) -> TaskManager:
     """
     own = [str(TASK_FOLDER), *([str(include)] if include else [])]
     # indexing lm-eval's thousands of files takes seconds: only when a task is not ours
-    manager = TaskManager(include_path=own, include_defaults=False)
+    manager = Tasks(include_path=own, include_defaults=False)
     if not set(tasks) <= set(manager.all_tasks):
-        manager = TaskManager(include_path=own)
+        manager = Tasks(include_path=own)
     if unknown := sorted(set(tasks) - set(manager.all_tasks)):
         raise SettingsError(
             f"no task is called {', '.join(unknown)}",
@@ -39,89 +64,150 @@ def task_manager(tasks: Collection[str], include: Path | None) -> TaskManager:
 def evaluate(request: Request) -> None:
     """Score the checkpoint and write results and per-sample records to the request's output.
 
-    The model's chat template is applied. A checkpoint that says in its config.json how it was
-    quantized is computed as it says; others in the request's dtype.
+    A checkpoint that says in its config.json how it was quantized is computed as it says; others in
+    the request's dtype.
 
     Raises:
-        SettingsError: a task that nobody knows.
+        SettingsError: a task that nobody knows, or a chat template that the model does not have.
+        DataError: a task's documents cannot be loaded.
     """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    ranks = Ranks.join()
     manager = task_manager(request.tasks, request.include)
-    model = HFLM(
-        pretrained=str(request.checkpoint),
-        dtype="auto" if is_quantized(request.checkpoint) else TORCH_DTYPE[request.dtype],
-        device=request.device,
+    tokenizer = load_tokenizer(request)
+    templated = bool(tokenizer.chat_template)
+    if request.chat_template and not templated:
+        raise SettingsError(
+            "the model has no chat template", where="--chat-template or TRAIN_CHAT_TEMPLATE"
+        )
+    if request.chat_template is False:
+        tokenizer.chat_template = None
+        templated = False
+    rows, tasks = request.rows, list[Any](request.tasks)
+    chat = Conversations(tokenizer, rows.train_on if rows else "all")
+    if rows:
+        limits = {"max_new_tokens": request.max_new_tokens, "stop": request.stop}
+        tasks.append(RowTask(rows, chat, **limits))  # type: ignore[arg-type]
+    model = Model(
+        load_model(request, ranks),
+        tokenizer,
         batch_size=request.batch_size,
+        ranks=ranks,
+        chat=chat,
+        max_seq_len=rows.max_seq_len if rows else None,
     )
-    raw = simple_evaluate(
-        model,
-        tasks=list(request.tasks),
-        task_manager=manager,
-        limit=request.limit,
-        apply_chat_template=True,
-        log_samples=True,
-    )
-    assert raw is not None  # None is for other ranks than 0
-    evaluation = Evaluation(
-        label=request.label,
-        checkpoint=request.checkpoint,
-        scores=flatten(raw["results"]),
-        rows={task: counts["effective"] for task, counts in raw["n-samples"].items()},
-    )
-    write_json(request.output, record(evaluation, raw))
-
-
-def flatten(results: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """lm-eval's `{task: {"metric,filter": value}}` as `{"task/metric": value}`.
-
-    Standard errors and names are left out; a filter other than `none` is kept in the name.
-    """
-    scores = {}
-    for task, metrics in results.items():
-        for key, value in metrics.items():
-            metric, _, filter_name = key.partition(",")
-            if filter_name and not metric.endswith("_stderr") and isinstance(value, (int, float)):
-                suffix = "" if filter_name == "none" else f"@{filter_name}"
-                scores[f"{task}/{metric}{suffix}"] = float(value)
-    return scores
-
-
-def record(evaluation: Evaluation, raw: dict[str, Any]) -> dict[str, Any]:
-    """The evaluation as JSON: scores, the harness's own results, every sample's answer."""
-    return {
-        "version": EVALUATION_VERSION,
-        "label": evaluation.label,
-        "checkpoint": str(evaluation.checkpoint),
-        "scores": evaluation.scores,
-        "rows": evaluation.rows,
-        "lm_eval": {"version": raw.get("lm_eval_version"), "results": _plain(raw["results"])},
-        "samples": {
-            task: [
-                {
-                    "doc_id": sample["doc_id"],
-                    "prompt": _plain(sample["arguments"]),
-                    "target": _plain(sample["target"]),
-                    "answer": _plain(sample["filtered_resps"]),
-                    "scores": {name: _plain(sample[name]) for name in sample["metrics"]},
-                }
-                for sample in samples
-            ]
-            for task, samples in raw["samples"].items()
-        },
+    generation = {
+        name: value
+        for name, value in (("max_gen_toks", request.max_new_tokens), ("until", [*request.stop]))
+        if value
     }
+    start, cpu = time.perf_counter(), time.process_time()
+    try:
+        raw = simple_evaluate(
+            model,
+            tasks=tasks,
+            task_manager=manager,
+            limit=request.limit,
+            num_fewshot=request.fewshot,
+            gen_kwargs=generation or None,
+            apply_chat_template=templated,
+            fewshot_as_multiturn=templated,
+            bootstrap_iters=STDERR_SAMPLES,
+            log_samples=True,
+        )
+    except (ConnectionError, OSError) as error:
+        raise DataError(
+            f"a task's documents cannot be loaded: {error}",
+            where=f"--tasks {','.join(request.tasks)}",
+            hint="most tasks download their documents from the model hub, once",
+        ) from error
+    measured = {
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_bytes": peak_bytes(model.device),
+    }
+    everyone = ranks.gather((measured, model.work, max(model.batch_sizes.values(), default=1)))
+    if everyone is not None:
+        raw["config"] |= {"model": "hf", "model_args": model_arguments(request)}
+        write(
+            request,
+            raw,
+            metrics_of(manager.loaded["tasks"], raw),
+            performance(everyone, request.device),
+            tokenizer.chat_template,
+        )
+    ranks.wait()
+    ranks.leave()
 
 
-def _plain(value: Any) -> Any:
-    """Only what JSON knows: numpy's numbers and the harness's tuples come out as plain values."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (bool, str)) or value is None:
-        return value
-    return (
-        value.item()
-        if hasattr(value, "item")
-        else value
-        if isinstance(value, (int, float))
-        else str(value)
+def load_tokenizer(request: Request) -> Any:
+    """The adapter's tokenizer where it has one, else the model's."""
+    adapter = request.adapter
+    own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
+    return AutoTokenizer.from_pretrained(adapter if own else request.checkpoint)
+
+
+def load_model(request: Request, ranks: Ranks) -> Any:
+    """The model on its device, with the adapter on top, merged where weights can be."""
+    quantized = is_quantized(request.checkpoint)
+    several = request.device == "cuda" and ranks.size > 1
+    model = AutoModelForCausalLM.from_pretrained(
+        request.checkpoint,
+        dtype="auto" if quantized else TORCH_DTYPE[request.dtype],
+        device_map={"": f"cuda:{ranks.rank}" if several else request.device},
     )
+    if request.adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, request.adapter)
+        model = model if quantized else model.merge_and_unload()
+    return model.eval()
+
+
+def model_arguments(request: Request) -> str:
+    """As lm-eval's --model_args."""
+    adapter = f",peft={request.adapter}" if request.adapter else ""
+    return f"pretrained={request.checkpoint}{adapter},dtype={TORCH_DTYPE[request.dtype]}"
+
+
+def metrics_of(tasks: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Metric]:
+    """How each `task/metric` comes about, by the names of entrypoint.evaluation.metrics."""
+    names = {function: name for name, function in AGGREGATION_REGISTRY.items()}
+    found = {}
+    for name, task in tasks.items():
+        higher = raw["higher_is_better"].get(name, {})
+        for metric, function in task.aggregation().items():
+            own = task.metrics.get(metric) if isinstance(task, RowTask) else None
+            found[f"{name}/{metric}"] = own or Metric(
+                aggregation=names.get(function, getattr(function, "__name__", "unknown")),
+                higher_is_better=bool(higher.get(metric, True)),
+            )
+    return found
+
+
+def performance(
+    everyone: Collection[tuple[dict[str, float], Work, int]], device: str
+) -> dict[str, Any]:
+    """Of all processes together: seconds of the slowest, tokens of all.
+
+    `peak_bytes` is that of the largest process; on a CPU it includes Python and its libraries.
+    """
+    measured = [one for one, _, _ in everyone]
+    works = [work for _, work, _ in everyone]
+
+    def speed(tokens: str, seconds: str) -> float | None:
+        slowest = max(getattr(work, seconds) for work in works)
+        return sum(getattr(work, tokens) for work in works) / slowest if slowest else None
+
+    return {
+        "device": device,
+        "processes": len(works),
+        "rows_at_once": max(rows for _, _, rows in everyone),
+        "seconds": max(one["seconds"] for one in measured),
+        "cpu_seconds": sum(one["cpu_seconds"] for one in measured),
+        "peak_bytes": max(one["peak_bytes"] for one in measured),
+        "scored_tokens": sum(work.scored_tokens for work in works),
+        "scored_tokens_per_second": speed("scored_tokens", "scoring_seconds"),
+        "generated_tokens": sum(work.generated_tokens for work in works),
+        "generated_tokens_per_second": speed("generated_tokens", "generation_seconds"),
+    }

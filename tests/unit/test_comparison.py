@@ -12,7 +12,11 @@ def test_scores_side_by_side(tmp_path: Path):
     (tmp_path / "model.safetensors").write_bytes(b"0" * 1500)
     found = [
         Evaluation(
-            label=label, checkpoint=tmp_path, scores={"t/exact_match": value}, rows={"t": 200}
+            label=label,
+            checkpoint=tmp_path,
+            scores={"t/exact_match": value},
+            rows={"t": 200},
+            weights_bytes=1500,
         )
         for label, value in (("base", 0.0), ("tuned", 0.935))
     ]

@@ -1,23 +1,24 @@
-"""entrypoint.evaluation: requests, scores and records."""
+"""entrypoint.evaluation.harness and the request that reaches it."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from entrypoint.errors import SettingsError
-from entrypoint.evaluation.harness import flatten, record, task_manager
-from entrypoint.evaluation.request import Evaluation, Request
+from entrypoint.evaluation.harness import performance, task_manager
+from entrypoint.evaluation.model import Work
+from entrypoint.evaluation.request import Request, Rows
 
 REQUEST = Request(
     label="base",
     checkpoint=Path("/m"),
     tasks=("embedded",),
+    rows=Rows(name="mine", path=Path("/rows.jsonl"), kind="sft", max_seq_len=64),
     device="cpu",
     dtype="fp32",
     output=Path("/o.json"),
     limit=3,
+    stop=("\n",),
 )
 
 
@@ -25,56 +26,20 @@ def test_a_request_survives_its_way_to_the_process():
     assert Request.from_json(REQUEST.to_json()) == REQUEST
 
 
-def test_scores_are_named_by_task_and_metric():
-    raw = {
-        "a": {
-            "alias": "a",
-            "sample_len": 3,
-            "exact_match,none": np.float64(0.5),
-            "exact_match_stderr,none": 0.1,
-            "acc,strict": 1,
-            "acc_stderr,strict": "N/A",
-        }
-    }
-    assert flatten(raw) == {"a/exact_match": 0.5, "a/acc@strict": 1.0}
-
-
-def test_a_record_is_json_with_every_sample():
-    sample = {
-        "doc_id": 0,
-        "arguments": [("prompt", {"until": ["\n"]})],
-        "target": "t",
-        "filtered_resps": ["answer"],
-        "metrics": ["exact_match"],
-        "exact_match": np.float64(1.0),
-    }
-    raw = {
-        "results": {"a": {"m,none": np.float64(1)}},
-        "samples": {"a": [sample]},
-        "lm_eval_version": "1",
-    }
-    evaluation = Evaluation(label="b", checkpoint=Path("/m"), scores={"a/m": 1.0}, rows={"a": 1})
-    written = json.loads(json.dumps(record(evaluation, raw)))
-    assert written.keys() == {
-        "version",
-        "label",
-        "checkpoint",
-        "scores",
-        "rows",
-        "lm_eval",
-        "samples",
-    }
-    assert written["samples"]["a"][0] == {
-        "doc_id": 0,
-        "prompt": [["prompt", {"until": ["\n"]}]],
-        "target": "t",
-        "answer": ["answer"],
-        "scores": {"exact_match": 1.0},
-    }
-
-
 def test_tasks_of_ours_of_the_users_and_of_nobody(tmp_path: Path):
     (tmp_path / "mine.yaml").write_text("task: mine\n")
     assert {"embedded", "mine"} <= set(task_manager(("embedded", "mine"), tmp_path).all_tasks)
     with pytest.raises(SettingsError, match="no task is called nobodys"):
         task_manager(("embedded", "nobodys"), None)
+
+
+def test_tokens_of_all_processes_by_the_seconds_of_the_slowest():
+    def one(tokens: int, seconds: float) -> tuple[dict[str, float], Work, int]:
+        work = Work(generated_tokens=tokens, generation_seconds=seconds)
+        return {"seconds": seconds, "cpu_seconds": seconds, "peak_bytes": tokens}, work, tokens
+
+    found = performance([one(10, 1.0), one(30, 2.0)], "cpu")
+    assert found["generated_tokens_per_second"] == 20
+    assert found["scored_tokens_per_second"] is None
+    assert (found["seconds"], found["cpu_seconds"]) == (2.0, 3.0)
+    assert (found["peak_bytes"], found["rows_at_once"], found["processes"]) == (30, 30, 2)

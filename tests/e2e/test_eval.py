@@ -1,0 +1,221 @@
+"""`train eval` and `--then eval` as whole commands on the tiny model."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrypoint.evaluation.request import read
+from tests.hub_server import HubServer
+
+pytestmark = pytest.mark.e2e
+
+Ended = subprocess.CompletedProcess[str]
+
+
+def train(*arguments: object, **environment: str) -> Ended:
+    return subprocess.run(
+        (sys.executable, "-m", "entrypoint", *map(str, arguments)),
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    return [
+        {"role": "assistant" if index % 2 else "user", "content": text}
+        for index, text in enumerate(texts)
+    ]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Conversations of one and two turns, with a part held out."""
+    folder = tmp_path_factory.mktemp("data")
+
+    def conversation(number: int) -> dict[str, Any]:
+        first = turns(f"Number {number}?", "Yes")
+        return {
+            "messages": first + (turns(f"And {number} more?", "No, thanks") if number % 2 else [])
+        }
+
+    write(folder / "train.jsonl", [conversation(number) for number in range(16)])
+    write(folder / "eval.jsonl", [conversation(number) for number in range(100, 106)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, data: Path) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "run"
+    ended = train(
+        "sft", "--model", tiny_model, "--data", data, "--output", output, "--batch-size", 4,
+        "--max-seq-len", 128, "--epochs", 4, "--lr", 0.02, "--eval-every", 16, "--then", "eval",
+        "--dtype", "fp32",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return output
+
+
+def test_held_out_rows_are_scored_without_a_task_file(run: Path, data: Path):
+    """And their loss is the one that training computes on them."""
+    tuned, base = (read(run / "eval" / f"{label}.json") for label in ("tuned", "base"))
+    name = data.name.replace("-", "_")
+    assert tuned.rows == {name: 6}
+    lines = (run / "logs" / "metrics.jsonl").read_text().splitlines()
+    validated = [json.loads(line) for line in lines]
+    assert tuned.scores[f"{name}/loss"] == pytest.approx(validated[-1]["validation_loss"], rel=1e-4)
+    assert tuned.scores[f"{name}/loss"] < base.scores[f"{name}/loss"]
+    assert tuned.scores[f"{name}/perplexity"] == pytest.approx(
+        math.exp(tuned.scores[f"{name}/loss"])
+    )
+    first = tuned.samples[name][0]
+    assert first["target"] == "Yes"
+    assert first["prompt"].endswith("<|im_start|>assistant\n")
+    assert first["scores"]["exact_match"] == float(first["answer"].strip() == "Yes")
+
+
+def test_the_adapter_on_its_base_is_the_merged_model(run: Path, data: Path, tmp_path: Path):
+    ended = train(
+        "eval", "--model", run / "adapter", "--data", data, "--dtype", "fp32", "--batch-size", 2,
+        "--output", tmp_path / "adapter.json",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found, tuned = read(tmp_path / "adapter.json"), read(run / "eval" / "tuned.json")
+    assert found.adapter == run / "adapter"
+    assert found.scores == pytest.approx(tuned.scores, rel=1e-3)
+    assert found.performance["rows_at_once"] == 2
+
+
+def test_two_processes_score_as_one_does(run: Path, data: Path, tmp_path: Path):
+    ended = train(
+        "eval", "--model", run, "--data", data, "--nproc-per-node", 2, "--dtype", "fp32",
+        "--label", "both", "--output", tmp_path / "both.json",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found, tuned = read(tmp_path / "both.json"), read(run / "eval" / "tuned.json")
+    assert found.performance["processes"] == 2
+    assert found.scores == pytest.approx(tuned.scores, rel=1e-5)
+    for mine, other in zip(
+        *(next(iter(one.samples.values())) for one in (found, tuned)), strict=True
+    ):
+        assert mine["doc_hash"] == other["doc_hash"]
+        assert mine["answer"] == other["answer"]
+
+
+def test_preference_pairs_texts_and_examples(tiny_model: Path, data: Path, tmp_path: Path):
+    pairs = write(
+        tmp_path / "pairs.jsonl",
+        [
+            {"prompt": f"Number {n}?", "chosen": "Yes", "rejected": "A long answer"}
+            for n in range(4)
+        ],
+    )
+    ended = train(
+        "eval", "--model", tiny_model, "--data", pairs, "--output", tmp_path / "pairs.json"
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = read(tmp_path / "pairs.json")
+    margins = [one["scores"]["preference_margin"] for one in found.samples["pairs"]]
+    assert found.scores["pairs/preference_margin"] == pytest.approx(sum(margins) / 4)
+    # a random model finds the shorter answer likelier
+    assert found.scores["pairs/preference_accuracy"] == sum(one > 0 for one in margins) / 4 == 1.0
+
+    texts = write(tmp_path / "texts.jsonl", [{"text": "A table in Rome."}, {"text": "Two."}])
+    ended = train(
+        "eval", "--model", tiny_model, "--data", texts, "--output", tmp_path / "texts.json"
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert read(tmp_path / "texts.json").scores.keys() == {"texts/loss", "texts/perplexity"}
+
+    ended = train(
+        "eval", "--model", tiny_model, "--data", data, "--fewshot", 2, "--max-new-tokens", 3,
+        "--limit", 2, "--no-chat-template", "--output", tmp_path / "few.json",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (samples,) = read(tmp_path / "few.json").samples.values()
+    assert samples[0]["prompt"].count("Yes") >= 2
+    assert "<|im_start|>" not in samples[0]["prompt"]
+    ended = train("eval", "--model", tiny_model, "--data", pairs, "--fewshot", 2)
+    assert ended.returncode == 4
+    assert "no other rows to draw examples from" in ended.stdout
+
+
+def test_lm_evals_own_tools_read_what_is_written(run: Path):
+    from datasets import load_dataset
+    from lm_eval.utils import get_latest_filename, make_table
+
+    folder = run / "eval" / "lm_eval" / "tuned"
+    names = [path.name for path in folder.iterdir()]
+    latest = get_latest_filename([name for name in names if name.startswith("results_")])
+    results = json.loads((folder / latest).read_text())
+    table = make_table(results)
+    for words in ("exact_match", "loss", "rougeL", "perplexity"):
+        assert words in table
+    assert results["config"]["model_args"].startswith("pretrained=")
+    (samples,) = (name for name in names if name.startswith("samples_"))
+    found = load_dataset("json", data_files=str(folder / samples), split="train")
+    assert len(found) == 6
+    assert {"doc_id", "arguments", "resps", "filtered_resps", "target", "doc_hash"} <= set(
+        found.column_names
+    )
+
+
+TRUTHFUL = [
+    {
+        "question": f"What is the capital of {country}?",
+        "mc1_targets": {"choices": [city, "Atlantis"], "labels": [1, 0]},
+        "mc2_targets": {
+            "choices": [city, f"It is {city}", "Atlantis", "El Dorado"], "labels": [1, 1, 0, 0]
+        },
+    }
+    for country, city in (("France", "Paris"), ("Italy", "Rome"), ("Peru", "Lima"))
+]  # fmt: skip
+
+
+def test_truthfulqa_as_in_the_original(tiny_model: Path, tmp_path: Path):
+    """lm-eval's own task, with data of its shape from a hub on the loopback."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    card = (
+        "---\nconfigs:\n- config_name: multiple_choice\n  data_files:\n"
+        "  - {split: validation, path: multiple_choice/validation-00000-of-00001.parquet}\n---\n"
+    )
+    folder = tmp_path / "repository"
+    (folder / "multiple_choice").mkdir(parents=True)
+    (folder / "README.md").write_text(card)
+    pyarrow.parquet.write_table(
+        pa.Table.from_pylist(TRUTHFUL),
+        folder / "multiple_choice" / "validation-00000-of-00001.parquet",
+    )
+    server = HubServer()
+    try:
+        server.add("truthfulqa/truthful_qa", folder)
+        ended = train(
+            "eval", "--model", tiny_model, "--tasks", "truthfulqa_mc2",
+            "--output", tmp_path / "truthful.json",
+            HF_ENDPOINT=server.url, HF_HOME=str(tmp_path / "hf"), HF_HUB_OFFLINE="0",
+        )  # fmt: skip
+    finally:
+        server.close()
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = read(tmp_path / "truthful.json")
+    assert found.rows == {"truthfulqa_mc2": 3}
+    assert 0 < found.scores["truthfulqa_mc2/acc"] < 1
+    assert found.metrics["truthfulqa_mc2/acc"].aggregation == "mean"
+    sample = found.samples["truthfulqa_mc2"][0]
+    assert sample["answer"] in TRUTHFUL[0]["mc2_targets"]["choices"]
+    assert sample["prompt"].rstrip().endswith("<|im_start|>assistant")
