@@ -8,7 +8,16 @@ import click
 
 from entrypoint.data.names import CHECKS, FORMATS, PRESETS
 from entrypoint.parameters import POSITIVE, Columns, CommaList, Override
-from entrypoint.settings import EMBEDDED, Device, Dtype, LoraTarget, Method, Settings, Step
+from entrypoint.settings import (
+    EMBEDDED,
+    Device,
+    Dtype,
+    LoggerName,
+    LoraTarget,
+    Method,
+    Settings,
+    Step,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -156,6 +165,13 @@ max_seq_len = option(
     type=POSITIVE,
     metavar="TOKENS",
     help="Longer rows are cut.  [default: 2048, or the model's context if shorter]",
+)
+log_to = option(
+    "--log-to",
+    type=CommaList(get_args(LoggerName)),
+    default="",
+    help="Where metrics go beside metrics.jsonl.  [default: mlflow if MLFLOW_TRACKING_URI is set, "
+    "as in Azure ML; wandb if WANDB_API_KEY is]",
 )
 seed = option(
     "--seed",

@@ -3,12 +3,21 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
-from entrypoint import allocator, collect, launch, manifest, nodes, templates, topology, zero_first
+from entrypoint import (
+    allocator,
+    collect,
+    launch,
+    loggers,
+    manifest,
+    nodes,
+    templates,
+    topology,
+    zero_first,
+)
 from entrypoint.command import Command, tune_command
 from entrypoint.comparison import show
 from entrypoint.errors import SettingsError
@@ -65,7 +74,7 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
         dataset,
         root=root.absolute(),
         template=template,
-        wandb=wandb_is_wanted(environ),
+        loggers=loggers.chosen(settings.log_to, environ),
     )
     recipe = render(
         templates.read(template), plan.variables, settings.overrides, name=str(template)
@@ -171,23 +180,6 @@ def quantize_one(
     console.print(f"quantized model: {output}")
 
 
-def wandb_is_wanted(environ: Mapping[str, str]) -> bool:
-    """Whether a Weights & Biases key is configured.
-
-    Raises:
-        SettingsError: it is, and the package is not installed.
-    """
-    if not environ.get("WANDB_API_KEY"):
-        return False
-    if find_spec("wandb") is None:
-        raise SettingsError(
-            "a Weights & Biases key is set, but wandb is not installed",
-            where="the environment variable WANDB_API_KEY",
-            hint="python -m pip install wandb, or unset the variable",
-        )
-    return True
-
-
 def show_plan(plan: Plan, console: Console) -> None:
     settings, world = plan.settings, plan.world
     rows = {
@@ -199,6 +191,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''}",
         "saving": f"every {settings.save_every} steps, the last {settings.keep} are kept"
         + (f"; validation every {settings.eval_every}" if settings.eval_every else ""),
+        "metrics": ", ".join(("metrics.jsonl", *plan.variables["loggers"])),
         "world": f"{world.device}, {world.dtype}, {world.cores} CPU cores"
         + (f", {world.ranks} processes" if world.ranks > 1 else "")
         + (f" on {world.nodes} nodes" if world.nodes > 1 else ""),

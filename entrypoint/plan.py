@@ -14,7 +14,7 @@ from entrypoint.models.card import BYTES_PER_ELEMENT, Model
 from entrypoint.models.companions import NATIVE
 from entrypoint.models.tokenizers import CHAT_TOKENIZER
 from entrypoint.run_folder import RunFolder
-from entrypoint.settings import EMBEDDED, Method, Settings
+from entrypoint.settings import EMBEDDED, LoggerName, Method, Settings
 from entrypoint.topology import World
 
 EMBEDDED_STEPS = 72
@@ -95,14 +95,14 @@ def make_plan(
     dataset: Dataset,
     root: Path,
     template: Path,
-    wandb: bool,
+    loggers: tuple[LoggerName, ...] = (),
 ) -> Plan:
     """Decide what `settings` left open.
 
     Args:
         root: the run folder.
         template: the recipe template to render.
-        wandb: whether a Weights & Biases key is configured.
+        loggers: what metrics go to beside metrics.jsonl.
 
     Raises:
         DataError: fewer rows than one batch.
@@ -125,7 +125,7 @@ def make_plan(
         )
     epochs, steps_per_epoch = schedule(settings, dataset, world.ranks)
     folder = RunFolder(root=root)
-    metric_logger = "WandBLogger" if wandb else "DiskLogger"
+    metric_logger = "WandBLogger" if "wandb" in loggers else "DiskLogger"
     check_method(settings, model)
     adapter = TRAITS[settings.method].adapter
     variables = {
@@ -136,6 +136,7 @@ def make_plan(
         "model_output_dir": str(folder.checkpoints),
         "metric_logger": metric_logger,
         # ours
+        "loggers": list(loggers),
         "model": {
             "_component_": model.lora_builder if adapter else model.builder,
             **model.arguments,

@@ -46,8 +46,12 @@ def read_files(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+IN_ADDRESS = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
+"""A password within an address, as in MLFLOW_TRACKING_URI=https://user:password@host."""
+
+
 class Redactor:
-    """Replaces the values of secret variables in text.
+    """Replaces in text the values of secret variables, and the passwords in addresses.
 
     Args:
         environ: the environment whose secrets are to be hidden.
@@ -59,6 +63,7 @@ class Redactor:
             for name, value in environ.items()
             if SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET and name != VARIABLE
         }
+        secrets |= {word for value in environ.values() for word in IN_ADDRESS.findall(value)}
         # the longest first: one secret may begin with another
         ordered = sorted(secrets, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, ordered))) if ordered else None

@@ -8,6 +8,7 @@ from entrypoint.errors import SettingsError
 
 Objective = Literal["sft"]
 Method = Literal["lora", "full", "dora", "qlora", "qat", "qat-lora"]
+LoggerName = Literal["tensorboard", "mlflow", "wandb", "none"]
 LoraTarget = Literal["attention", "mlp", "output"]
 Step = Literal["eval", "quantize"]
 QuantizationMethod = Literal["8da4w"]
@@ -64,6 +65,8 @@ class Settings:
     """Looks without a lower loss after which training ends; None for never."""
     max_seq_len: int | None = None
     """Tokens after which a row is cut."""
+    log_to: tuple[LoggerName, ...] = ()
+    """What metrics go to beside metrics.jsonl; the environment decides when nothing is named."""
     seed: int = 42
     overrides: tuple[str, ...] = ()
     """`key=value` of the rendered recipe, as given to --set."""

@@ -17,7 +17,9 @@ AMBIENT = (
     "MASTER_",
     "HF_",
     "AZURE_",
+    "AZUREML_",
     "WANDB_",
+    "MLFLOW_",
 )
 
 

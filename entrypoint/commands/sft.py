@@ -29,6 +29,7 @@ from entrypoint.settings import Settings
 @options.grace
 @options.eval_every
 @options.early_stop
+@options.log_to
 @options.seed
 @options.overrides
 @options.recipe

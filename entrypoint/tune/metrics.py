@@ -1,34 +1,51 @@
-"""One stream of metrics for every run, and any of torchtune's loggers beside it."""
+"""One stream of metrics for every run, which feeds all loggers."""
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from omegaconf import DictConfig
 from torchtune.config._utils import _get_component_from_path
-from torchtune.training.metric_logging import MetricLoggerInterface, WandBLogger
+from torchtune.training.metric_logging import MetricLoggerInterface
+
+from entrypoint.errors import Interrupted
+from entrypoint.tune.loggers import LOGGERS, Background, Ending, parameters_of
 
 FILE_NAME = "metrics.jsonl"
 
 
 class MetricStream(MetricLoggerInterface):
-    """Writes `metrics.jsonl`, one JSON object for each optimizer step, and feeds another logger.
+    """Writes `metrics.jsonl`, one JSON object for each optimizer step, and feeds other loggers.
 
     Args:
-        log_dir: folder of metrics.jsonl, created when missing; the other logger's too.
-        also: import path of the other logger; None for none.
+        log_dir: folder of metrics.jsonl, created when missing; the other loggers' too.
+        also: import path of one of torchtune's loggers; None for none.
+        loggers: names of `loggers.LOGGERS`, which cannot disturb training.
     """
 
-    def __init__(self, log_dir: str, also: str | None = None) -> None:
-        folder = Path(log_dir)
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, log_dir: str, also: str | None = None, loggers: Sequence[str] = ()) -> None:
+        self._folder = Path(log_dir)
+        self._folder.mkdir(parents=True, exist_ok=True)
         # line buffered: a step that was logged survives a crash in the next
-        self._file = (folder / FILE_NAME).open("a+", encoding="utf-8", buffering=1)
-        self._also = _logger(also, log_dir) if also else None
+        self._file = (self._folder / FILE_NAME).open("a+", encoding="utf-8", buffering=1)
+        self._also = _get_component_from_path(also)(log_dir=log_dir) if also else None
+        self._names = loggers
+        self._parameters: dict[str, str] = {}
+        self._loggers: list[Background] | None = None
+
+    def __enter__(self) -> "MetricStream":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: object, traceback: TracebackType | None
+    ) -> None:
+        stopped = kind is not None and issubclass(kind, Interrupted)
+        self.close("finished" if kind is None else "killed" if stopped else "failed")
 
     def log_config(self, config: DictConfig) -> None:
+        self._parameters = parameters_of(config)
         if self._also:
             self._also.log_config(config)
 
@@ -43,6 +60,8 @@ class MetricStream(MetricLoggerInterface):
         self._file.write(json.dumps({"step": step, **numbers}) + "\n")
         if self._also:
             self._also.log_dict(numbers, step)
+        for logger in self._open(step - 1):
+            logger.log(step, numbers)
 
     def rewind(self, step: int) -> None:
         """Forget what was logged after that step: a resumed run makes those steps again."""
@@ -55,16 +74,19 @@ class MetricStream(MetricLoggerInterface):
             kept.append(line)
         self._file.truncate(0)
         self._file.writelines(kept)
+        self._open(step)
 
-    def close(self) -> None:
+    def close(self, ending: Ending = "finished") -> None:
         self._file.close()
         if self._also:
             self._also.close()
+        for logger in self._loggers or ():
+            logger.close(ending)
 
-
-def _logger(path: str, log_dir: str) -> Any:
-    logger = _get_component_from_path(path)
-    if logger is WandBLogger:
-        # torchtune names a project of its own, which would win over the variable
-        return logger(log_dir=log_dir, project=os.environ.get("WANDB_PROJECT", "tunecask"))
-    return logger(log_dir=log_dir)
+    def _open(self, done: int) -> list[Background]:
+        if self._loggers is None:
+            self._loggers = [
+                Background(name, LOGGERS[name](self._folder), self._parameters, done)
+                for name in self._names
+            ]
+        return self._loggers

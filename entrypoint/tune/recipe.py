@@ -7,7 +7,7 @@ own: packing_window, save_every_n_steps, keep_checkpoints, resume and validation
 import functools
 import signal
 import sys
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def train(recipe: DictConfig, ranks: Ranks, stop: Stop) -> None:
     """
     _refuse(recipe)
     stream = config.instantiate(recipe.metric_logger) if ranks.leads else None
-    with closing(stream) if stream else nullcontext():
+    with stream or nullcontext():
         if stream:
             stream.log_config(recipe)
         checkpointer = config.instantiate(recipe.checkpointer, should_load_recipe_state=False)

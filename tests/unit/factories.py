@@ -37,7 +37,7 @@ def plan(
     rows: int = 1_000,
     held_out: int = 0,
     model: Model = MODEL,
-    wandb: bool = False,
+    loggers: tuple[Any, ...] = (),
     **settings: Any,
 ) -> Plan:
     given = Settings(**settings)
@@ -48,5 +48,5 @@ def plan(
         dataset(rows, given.data, held_out),
         root=Path("/outputs/run"),
         template=Path("/recipes/sft.yaml.j2"),
-        wandb=wandb,
+        loggers=loggers,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import launch, pipeline, quantization, templates
+from entrypoint import launch, loggers, pipeline, quantization, templates
 from entrypoint.cli import run
 from entrypoint.errors import (
     ChildError,
@@ -136,9 +136,10 @@ def test_3_a_template_that_disagrees_with_the_plan(base: list[str], fails, tmp_p
     assert run([*base, "--recipe", str(path), "--batch-size", "2"]) == 0
 
 
-def test_3_a_wandb_key_without_wandb(base: list[str], fails, monkeypatch: pytest.MonkeyPatch):
+def test_3_a_logger_that_is_not_installed(base: list[str], fails, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loggers, "find_spec", lambda _: None)
+    fails([*base, "--log-to", "tensorboard"], ExitCode.SETTINGS, "tensorboard is not", "--log-to")
     monkeypatch.setenv("WANDB_API_KEY", "canary-key-71ab")
-    monkeypatch.setattr(pipeline, "find_spec", lambda _: None)
     fails(base, ExitCode.SETTINGS, "wandb is not installed", "WANDB_API_KEY")
 
 
@@ -146,10 +147,10 @@ def test_a_wandb_key_chooses_its_logger_and_is_not_shown(
     base: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("WANDB_API_KEY", "canary-key-71ab")
-    monkeypatch.setattr(pipeline, "find_spec", lambda _: object())
+    monkeypatch.setattr(loggers, "find_spec", lambda _: object())
     assert run(base) == 0
     text = capsys.readouterr().out
-    assert "metric_logging.WandBLogger" in text
+    assert "loggers:\n  - wandb" in text
     assert "canary" not in text
 
 

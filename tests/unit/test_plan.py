@@ -27,8 +27,10 @@ def test_the_original_tutorials_variables_exist():
     }
 
 
-def test_wandb_is_chosen_when_its_key_is_there():
-    assert plan(wandb=True).variables["metric_logger"] == "WandBLogger"
+def test_loggers_reach_the_recipe_under_our_name_and_the_tutorials():
+    assert plan(loggers=("wandb",)).variables["metric_logger"] == "WandBLogger"
+    both = plan(loggers=("tensorboard", "mlflow")).variables
+    assert (both["loggers"], both["metric_logger"]) == (["tensorboard", "mlflow"], "DiskLogger")
 
 
 @pytest.mark.parametrize(

@@ -85,3 +85,10 @@ def test_every_command_and_its_processes_have_the_secrets_of_files(folder: Path)
     )
     assert ended.returncode == 0
     assert CANARY in ended.stdout
+
+
+def test_a_password_in_an_address_is_hidden():
+    hide = Redactor({"MLFLOW_TRACKING_URI": "https://ada:pass-71ab@host/x", "OTHER": "http://host"})
+    assert (
+        hide("cannot reach https://ada:pass-71ab@host/x") == "cannot reach https://ada:***@host/x"
+    )
