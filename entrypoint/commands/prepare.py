@@ -1,31 +1,94 @@
 """`train prepare`."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import click
 
 from entrypoint import options
+from entrypoint.data.names import CHECKS, FORMATS, PRESETS
+from entrypoint.options import option
+from entrypoint.parameters import POSITIVE, Columns, CommaList, Override
+
+preset = option(
+    "--preset",
+    type=click.Choice(PRESETS),
+    help="A published data set with its columns, instead of --data.",
+)
+split = option(
+    "--split", metavar="SPLIT", help="Of a data set of the hub: train, or a slice, train[:10%]."
+)
+row_format = option(
+    "--format", type=click.Choice(FORMATS), help="The shape of rows.  [default: found by itself]"
+)
+columns = option(
+    "--columns",
+    type=Columns(),
+    default="",
+    metavar="FIELD=COLUMN,…",
+    help="Which column holds what: instruction=question,output=reply.",
+)
+eval_fraction = option(
+    "--eval-fraction",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    metavar="SHARE",
+    help="Rows to hold out.  [default: 0.1; none where the source has its own]",
+)
+max_rows = option("--max-rows", type=POSITIVE, help="At most so many training rows.")
+shuffle = option("--shuffle", is_flag=True, help="Write training rows in random order.")
+policy = option(
+    "--policy",
+    "policies",
+    multiple=True,
+    type=Override(),
+    metavar="CHECK=POLICY",
+    help=f"error, drop or keep, for a check: {', '.join(CHECKS)}. Repeatable.",
+)
+prepare_output = option(
+    "--output",
+    command="prepare",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="The folder to write; must not exist.  [default: outputs/prepare-<name>-<time>]",
+)
+no_tokens = option("--no-tokens", is_flag=True, help="Count no tokens; --model is not needed then.")
+preview = option(
+    "--preview", type=click.IntRange(min=0), default=0, metavar="N",
+    help="Show the tokens of N rows in colour, by what is trained.",
+)  # fmt: skip
+near_duplicates = option(
+    "--near-duplicates",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    metavar="SIMILARITY",
+    help="Also look for rows that share so much (0.8) of their words' runs.",
+)
+check_leakage = option(
+    "--check-leakage",
+    type=CommaList(),
+    default="",
+    help="Also look for text of these lm-eval tasks in the rows.",
+)
 
 
 @click.command()
 @options.data
-@options.preset
-@options.split
-@options.row_format
-@options.columns
-@options.eval_fraction
-@options.max_rows
-@options.shuffle
+@preset
+@split
+@row_format
+@columns
+@eval_fraction
+@max_rows
+@shuffle
 @options.seed
-@options.policy
-@options.prepare_output
+@policy
+@prepare_output
 @options.model
-@options.no_tokens
+@no_tokens
 @options.max_seq_len
-@options.preview
-@options.near_duplicates
-@options.check_leakage
+@preview
+@near_duplicates
+@check_leakage
 @options.tasks_folder
 @options.as_json
 def prepare(**given: Any) -> None:
