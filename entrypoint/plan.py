@@ -100,14 +100,14 @@ def make_plan(
     """Decide what `settings` left open.
 
     Args:
-        root: the run folder.
+        root: the run folder, absolute.
         template: the recipe template to render.
         loggers: what metrics go to beside metrics.jsonl.
 
     Raises:
         DataError: fewer rows than one batch.
-        SettingsError: a sequence length that the model does not have, or validation without
-            held-out rows.
+        SettingsError: a sequence length that the model does not have, validation without
+            held-out rows, or a run folder within the model's.
     """
     max_seq_len = settings.max_seq_len or min(LONGEST_ROW, model.context)
     if max_seq_len > model.context:
@@ -124,6 +124,12 @@ def make_plan(
             hint="give --data a folder with train.jsonl and eval.jsonl",
         )
     epochs, steps_per_epoch = schedule(settings, dataset, world.ranks)
+    if root.is_relative_to(model.folder):
+        raise SettingsError(
+            "the run folder lies within the model's",
+            where="--output or TRAIN_OUTPUT",
+            hint=f"give a folder outside of {model.folder}",
+        )
     folder = RunFolder(root=root)
     metric_logger = "WandBLogger" if "wandb" in loggers else "DiskLogger"
     check_method(settings, model)

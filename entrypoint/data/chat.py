@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from entrypoint.errors import ModelError
+from entrypoint.models.card import read_config
 
 Message = Mapping[str, Any]
 TrainOn = Literal["last", "all"]
@@ -51,6 +55,7 @@ class Chat:
         self.tokenizer.backend_tokenizer.no_truncation()
         self.tokenizer.backend_tokenizer.no_padding()
         self.train_on = train_on
+        self._vocabulary = _smaller_vocabulary(Path(path), len(self.tokenizer))
 
     def render(
         self,
@@ -108,9 +113,13 @@ class Chat:
 
         Args:
             spans: ranges of characters that carry loss.
+
+        Raises:
+            ModelError: the model has no such token.
         """
         # not __call__, which makes lists of much that nobody reads
         found = self.tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        self._check_known([encoding.ids for encoding in found])
         return [
             Encoded(
                 text=text,
@@ -124,6 +133,7 @@ class Chat:
         """Tokens of texts that are no conversations, with what the tokenizer puts around any text
         and its end-of-text token behind. All carry loss but the first, which nothing foretells."""
         found = self.tokenizer.backend_tokenizer.encode_batch(list(texts))
+        self._check_known([encoding.ids for encoding in found])
         encoded = []
         for text, encoding in zip(texts, found, strict=True):
             ids, end = encoding.ids, self.tokenizer.eos_token_id
@@ -131,6 +141,19 @@ class Chat:
                 ids = [*ids, end]
             encoded.append(Encoded(text=text, ids=ids, trained=((1, len(ids)),)))
         return encoded
+
+    def _check_known(self, sequences: Sequence[Sequence[int]]) -> None:
+        if self._vocabulary is None:
+            return
+        highest = max((max(ids, default=0) for ids in sequences), default=0)
+        if highest >= self._vocabulary:
+            raise ModelError(
+                f"the tokenizer writes {self.tokenizer.convert_ids_to_tokens(highest)} as token "
+                f"{highest:,}, and the model has {self._vocabulary:,} tokens",
+                where=self.tokenizer.name_or_path,
+                hint="give the model more of them (transformers: resize_token_embeddings), or take "
+                "the tokenizer that it came with",
+            )
 
     def _spans(self, messages: Sequence[Message], tools: list[Any] | None, text: str) -> list[Span]:
         """Ranges of `text` that carry loss.
@@ -158,6 +181,13 @@ class Chat:
 def carries_loss(message: Message) -> bool:
     """Whether the message's own `weight`, if it has one, is not zero."""
     return str(message.get("weight", 1)).lower() not in ("0", "0.0", "false")
+
+
+def _smaller_vocabulary(folder: Path, tokens: int) -> int | None:
+    """How many tokens the model has, when that is fewer than its tokenizer's."""
+    config = folder / "config.json"
+    known = read_config(config).get("vocab_size") if config.is_file() else None
+    return known if isinstance(known, int) and known < tokens else None
 
 
 def _tokens_of(encoding: Any, start: int, end: int) -> Span:

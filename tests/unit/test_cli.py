@@ -168,6 +168,10 @@ def test_3_an_output_folder_that_is_taken(base: list[str], fails, tmp_path: Path
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+def test_3_an_output_folder_within_the_model(base: list[str], fails, tiny_model: Path):
+    fails([*base, "--output", str(tiny_model / "run")], 3, "within the model's", "--output")
+
+
 def test_3_an_unwritable_output_folder(base: list[str], fails, tmp_path: Path):
     (tmp_path / "file").write_text("not a folder")
     fails([*base[:-1], str(tmp_path / "file" / "run")], ExitCode.SETTINGS, "cannot be written")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from entrypoint.errors import ModelError
 from entrypoint.tune import compat
 
 compat.apply()
@@ -195,3 +196,18 @@ def test_what_a_tokenizer_was_last_used_for_changes_nothing(
     path.write_text(json.dumps(saved))
     tokens, mask = ChatTokenizer(str(used)).tokenize(CONVERSATION)
     assert (tokens, mask) == tokenizer.tokenize(CONVERSATION)
+
+
+def test_a_token_that_the_model_lacks_is_named(tiny_model: Path, tmp_path: Path):
+    """Of tokens that were added to the tokenizer alone, those that are used matter."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "more"))
+    path = folder / "tokenizer.json"
+    saved = json.loads(path.read_text())
+    added = {**saved["added_tokens"][0], "id": 600, "content": "<|call|>"}
+    path.write_text(json.dumps(saved | {"added_tokens": [*saved["added_tokens"], added]}))
+    tokenizer = ChatTokenizer(str(folder))
+    tokenizer.tokenize(CONVERSATION)
+    with pytest.raises(ModelError, match=r"writes <\|call\|> as token \d+, and the model has 512"):
+        tokenizer.tokenize([*CONVERSATION[:-1], {"role": "assistant", "content": "<|call|>"}])
+    with pytest.raises(ModelError, match="resize_token_embeddings"):
+        tokenizer.chat.encode_documents(["a", "b <|call|>"])
