@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -152,4 +153,4 @@ def test_the_image_serves_as_a_base_and_keeps_its_versions(image: str, tmp_path:
 
 @pytest.mark.parametrize("dockerfile", ["Dockerfile", "Dockerfile.ubuntu2204"])
 def test_hadolint_has_no_complaint(dockerfile: str):
-    call("hadolint", ROOT / dockerfile)
+    call(Path(sys.executable).with_name("hadolint"), ROOT / dockerfile)
