@@ -12,10 +12,16 @@ from tests.image.docker import build, call, copy_of_project, docker
 collect_ignore_glob = [] if os.environ.get("TUNECASK_IMAGE_TESTS") else ["test_*.py"]
 
 RECOMMENDED = "Dockerfile.ubuntu2204"
-IMAGE = "tunecask:latest"
-OLDER_IMAGE = "tunecask:ubuntu2004"
-TEST_IMAGE = "tunecask:test"
-SERVING_IMAGE = "tunecask:serving"
+IMAGE = "tunecask-test:ubuntu2204"
+OLDER_IMAGE = "tunecask-test:ubuntu2004"
+TEST_IMAGE = "tunecask-test:test"
+SERVING_IMAGE = "tunecask-test:serving"
+# On an engine of the user's, images of the usual names may be their own.
+os.environ |= {
+    "IMAGE": IMAGE,
+    "TUNECASK_IMAGE": IMAGE,
+    "TUNECASK_DASHBOARDS_IMAGE": "tunecask-test:dashboards",
+}
 
 
 @pytest.fixture(scope="session")

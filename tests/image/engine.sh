@@ -3,16 +3,19 @@
 #
 #   engine.sh up     use the engine that is there, or bring one up from Debian's packages; make stand-ins for
 #                    base images that it does not have; print what to export
-#   engine.sh down   remove the stand-ins; stop the engine, if it is ours, and remove its files
+#   engine.sh down   remove the stand-ins and what was built on them; stop the engine and remove its files, if it
+#                    is one of this script
 #
 # ENGINE is the folder for all that it writes. A stand-in is a Debian with Python and torch under the base
 # image's own name: it shows that the Dockerfiles work, not what the real base holds.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-state=${ENGINE:-$repository/.engine}
+# the engine's sockets lie in it, and the path of a socket has about 100 characters at most
+state=${ENGINE:-${TMPDIR:-/tmp}/tunecask-engine-$(cksum <<<"$repository" | cut -d ' ' -f 1)}
 packages=(docker.io containerd docker-buildx docker-compose)
 stand_in=tunecask/stand-in
+built=tunecask-test # what the tests call their images
 python_of_stand_in=3.11 # of Debian bookworm
 
 say() { echo "==> $*" >&2; }
@@ -22,7 +25,9 @@ base_of() { sed -n 's/^ARG BASE_IMAGE=//p' "$repository/$1"; }
 assets() { sed -n 's/^ARG ASSETS_IMAGE=//p' "$repository/Dockerfile"; }
 pinned_torch() { sed -n 's/^torch==//p' "$repository/requirements-torch.txt"; }
 has_image() { docker image inspect "$1" >/dev/null 2>&1; }
-works() { docker info >/dev/null 2>&1 && docker buildx version >/dev/null 2>&1; }
+works() {
+    docker info >/dev/null 2>&1 && docker buildx version >/dev/null 2>&1 && docker compose version >/dev/null 2>&1
+}
 
 install_packages() {
     local missing=() name
@@ -38,16 +43,16 @@ install_packages() {
 use_debian() {
     local file
     command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] \
-        || fail "no working Docker with buildx here, and only root on a Debian can install one: install Docker first"
+        || fail "no working Docker with buildx and compose here, and only root on a Debian can install one: install Docker first"
     # shellcheck source=/dev/null
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     [ "$codename" = bookworm ] \
-        || fail "no working Docker with buildx here, and '$codename' is not Debian bookworm: install Docker first"
+        || fail "no working Docker with buildx and compose here, and '$codename' is not Debian bookworm: install Docker first"
     mkdir -p "$state/sources" "$state/lists/partial"
     rm -f "$state"/sources/*
     for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
         [ -s "$file" ] && grep -q "$codename" "$file" || continue
-        cp "$file" "$state/sources/"
+        cp "$file" "$state/sources/this-$(basename "$file")"
         sed "s/$codename/trixie/g" "$file" >"$state/sources/next-$(basename "$file")"
     done
     apt=(-o Dir::Etc::SourceList=/dev/null -o "Dir::Etc::sourceparts=$state/sources"
@@ -105,7 +110,7 @@ END
         --include=ca-certificates,python3,python3-pip,python3-venv \
         --customize-hook="cp $(certificates) \"\$1/etc/ssl/certs/ca-certificates.crt\"" \
         --customize-hook='rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED; ln -s python3 "$1/usr/bin/python"' \
-        "$codename" - "$state"/sources/[!n]* | docker import --change "LABEL $stand_in=" - "$stand_in:root" >/dev/null
+        "$codename" - "$state"/sources/this-* | docker import --change "LABEL $stand_in=" - "$stand_in:root" >/dev/null
 }
 
 # The torch of the second stand-in is the pinned one, that of the first is only a name and an old version: it is
@@ -163,7 +168,10 @@ down() {
     local images
     [ ! -s "$state/pid" ] || export DOCKER_HOST=unix://$state/docker.sock
     if [ ! -s "$state/pid" ] && works; then
-        mapfile -t images < <(docker images --quiet --filter "label=$stand_in")
+        mapfile -t images < <(
+            docker images --quiet --filter "reference=$built"
+            docker images --quiet --filter "label=$stand_in"
+        )
         [ ${#images[@]} = 0 ] || docker rmi --force "${images[@]}" >/dev/null
     fi
     if [ -s "$state/pid" ]; then

@@ -12,6 +12,8 @@ from tests.image.docker import ROOT, build, call, copy_of_project, docker
 
 pytestmark = pytest.mark.image
 
+DERIVED = "tunecask-test:derived"
+
 
 def inspected(image: str) -> dict[str, Any]:
     found: list[dict[str, Any]] = json.loads(docker("image", "inspect", image).stdout)
@@ -147,8 +149,8 @@ def test_the_image_serves_as_a_base_and_keeps_its_versions(image: str, tmp_path:
         " && grep -q 'conflict\\|No matching' /tmp/pip.log\n"
         "RUN python -m pip install --no-cache-dir colorama && train sft --dry-run\n"
     )
-    docker("buildx", "build", "--tag", "tunecask:derived", tmp_path)
-    assert version("tunecask:derived", "torch") == version(image, "torch")
+    docker("buildx", "build", "--tag", DERIVED, tmp_path)
+    assert version(DERIVED, "torch") == version(image, "torch")
 
 
 @pytest.mark.parametrize("dockerfile", ["Dockerfile", "Dockerfile.ubuntu2204"])

@@ -126,7 +126,7 @@ def test_too_little_memory_is_said_to_be_that(image: str, folder: Path, outputs:
 
 
 def started(image: str, *arguments: object, run: tuple[object, ...]) -> str:
-    return docker("run", "--detach", "--init", *run, image, "train", *arguments).stdout.strip()
+    return docker("run", "--detach", *run, image, "train", *arguments).stdout.strip()
 
 
 def wait_for(condition: Any, container: str, seconds: float = 240) -> None:
