@@ -46,7 +46,7 @@ RUN --mount=type=bind,source=scripts/base_torch.py,target=/tmp/base_torch.py \
         -c requirements.lock -r requirements-torch.txt setuptools; }; \
     { python /tmp/base_torch.py pyproject.toml && cat requirements.lock; } >constraints.txt
 RUN --mount=type=bind,from=uv,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
-    --mount=type=cache,target=/root/.cache/uv,sharing=locked \
+    --mount=type=cache,target=/root/.cache/uv,sharing=locked --mount=type=tmpfs,target=/tmp \
     uv pip install --constraint constraints.txt --build-constraint requirements.lock \
         --requirement pyproject.toml --extra azure --extra mlflow --extra tensorboard
 # What is installed on top of this image keeps the versions that were tested together.
@@ -56,7 +56,7 @@ COPY recipes recipes
 COPY entrypoint entrypoint
 COPY --chmod=755 scripts/as-owner /usr/local/bin/
 RUN --mount=type=bind,from=uv,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
-    --mount=type=cache,target=/root/.cache/uv,sharing=locked \
+    --mount=type=cache,target=/root/.cache/uv,sharing=locked --mount=type=tmpfs,target=/tmp \
     uv pip install --no-deps --build-constraint requirements.lock --editable . \
     && rm -rf build \
     && python -m compileall -q entrypoint \
