@@ -48,7 +48,7 @@ RUN --mount=type=bind,source=scripts/base_torch.py,target=/tmp/base_torch.py \
 RUN --mount=type=bind,from=uv,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
     --mount=type=cache,target=/root/.cache/uv,sharing=locked --mount=type=tmpfs,target=/tmp \
     uv pip install --constraint constraints.txt --build-constraint requirements.lock \
-        --requirement pyproject.toml --extra azure --extra mlflow --extra tensorboard
+        --requirement pyproject.toml --extra azure --extra mlflow --extra near-duplicates --extra tensorboard
 # What is installed on top of this image keeps the versions that were tested together.
 ENV PIP_CONSTRAINT=/opt/tunecask/constraints.txt UV_CONSTRAINT=/opt/tunecask/constraints.txt
 COPY LICENSE ./

@@ -173,13 +173,16 @@ def test_the_dashboards_answer(said: dict[str, Said]):
     assert answers["mlflow"]["experiment_id"]
 
 
-def test_what_mlflow_was_told_outlives_its_container(said: dict[str, Said], project: Path):
+def test_a_run_is_told_to_mlflow_and_outlives_its_container(said: dict[str, Said], project: Path):
+    assert of(said, "MLFLOW_TRACKING_URI").runs
     code = (
         "import sqlite3; database = sqlite3.connect('/mlflow/runs.db')\n"
-        "print(database.execute('select name from experiments').fetchall())"
+        "print(database.execute('select name from experiments').fetchall())\n"
+        "print(database.execute('select key, step from metrics').fetchall())"
     )
     ended = docker("compose", "run", "--rm", "mlflow", "python", "-c", code, cwd=project)
-    assert "rehearsal" in ended.stdout
+    assert "('rehearsal',)" in ended.stdout
+    assert "('loss', 1)" in ended.stdout
 
 
 def test_two_nodes_train_together(said: dict[str, Said], project: Path):
