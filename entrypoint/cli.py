@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from entrypoint import noise, secrets
-from entrypoint.commands import doctor, evaluate, models, prepare, quantize, sft
+from entrypoint.commands import doctor, dpo, evaluate, kd, models, prepare, quantize, sft
 from entrypoint.errors import ExitCode, Interrupted, TrainError
 
 BUG = "This is a bug in Tunecask. Run `train --debug …` and report what it prints."
@@ -32,6 +32,8 @@ def train(context: click.Context, debug: bool) -> None:
 
 
 train.add_command(sft.sft)
+train.add_command(dpo.dpo)
+train.add_command(kd.kd)
 train.add_command(evaluate.evaluate)
 train.add_command(quantize.quantize)
 train.add_command(models.models)

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from entrypoint.models.card import Model
 from entrypoint.plan import Plan
 from entrypoint.process import git_revision
 
@@ -41,16 +42,8 @@ def gather(plan: Plan, recipe: str, environ: Mapping[str, str]) -> dict[str, Any
         "settings": plan.settings.as_dict(),
         "seed": plan.settings.seed,
         "world": asdict(plan.world),
-        "model": {
-            "reference": plan.model.reference,
-            "folder": str(plan.model.folder),
-            "architecture": plan.model.architecture,
-            "parameters": plan.model.parameters,
-            "config_sha256": _sha256(plan.model.folder / "config.json"),
-            "shards": {
-                name: (plan.model.folder / name).stat().st_size for name in plan.model.shards
-            },
-        },
+        "model": _facts(plan.model),
+        "teacher": plan.teacher and _facts(plan.teacher),
         "data": {
             "reference": plan.dataset.reference,
             "train": {"rows": plan.dataset.train.rows, "sha256": plan.dataset.train.sha256},
@@ -66,6 +59,17 @@ def gather(plan: Plan, recipe: str, environ: Mapping[str, str]) -> dict[str, Any
         "image": environ.get("TRAIN_IMAGE"),
         "git_revision": git_revision(Path(__file__).parent),
         "executable": sys.executable,
+    }
+
+
+def _facts(model: Model) -> dict[str, Any]:
+    return {
+        "reference": model.reference,
+        "folder": str(model.folder),
+        "architecture": model.architecture,
+        "parameters": model.parameters,
+        "config_sha256": _sha256(model.folder / "config.json"),
+        "shards": {name: (model.folder / name).stat().st_size for name in model.shards},
     }
 
 

@@ -11,14 +11,12 @@ from typing import Any
 
 import yaml
 
-from entrypoint import allocator, launch, topology
+from entrypoint import allocator, inputs, launch, topology
 from entrypoint.command import tune_command
-from entrypoint.data import dataset as datasets
 from entrypoint.data.dataset import Dataset
 from entrypoint.errors import SettingsError, TrainError
 from entrypoint.files import write_text
 from entrypoint.hub import parse
-from entrypoint.models import source as model_source
 from entrypoint.models.card import Model
 from entrypoint.plan import Plan
 from entrypoint.progress import say
@@ -47,19 +45,6 @@ class Orders:
     """Node 0's run folder, which the others do not write to."""
 
 
-def find_inputs(
-    settings: Settings, environ: Mapping[str, str], *, dry: bool
-) -> tuple[Model, Dataset]:
-    """The card of the model and the rows that `settings` name; see their `load`.
-
-    Args:
-        dry: check everything and write nothing.
-    """
-    dataset = datasets.load(settings.data, environ, dry=dry)
-    chat = dataset.task != "text" or "eval" in settings.then
-    return model_source.load(settings.model, environ, chat=chat, dry=dry), dataset
-
-
 def announce(team: Team, plan: Plan, recipe: str) -> None:
     """Tell the other nodes what is decided.
 
@@ -69,7 +54,9 @@ def announce(team: Team, plan: Plan, recipe: str) -> None:
     if plan.world.nodes == 1:
         return
     settings = {
+        "objective": plan.settings.objective,
         "model": pinned(plan.model),
+        "teacher": pinned(plan.teacher) if plan.teacher else plan.settings.teacher,
         "data": absolute(plan.settings.data),
         "device": plan.world.device,
         "dtype": plan.world.dtype,
@@ -91,7 +78,7 @@ def announce(team: Team, plan: Plan, recipe: str) -> None:
 def show_inputs(team: Team, plan: Plan) -> None:
     """Tell the other nodes where node 0 has the inputs, now that it has them, and their marks."""
     if plan.world.nodes > 1:
-        team.tell({INPUTS: marked(plan.model, plan.dataset)})
+        team.tell({INPUTS: marked(plan.model, plan.dataset, plan.teacher)})
 
 
 def help_out(settings: Settings, environ: Mapping[str, str], team: Team) -> None:
@@ -147,9 +134,9 @@ def _places(settings: Settings, environ: Mapping[str, str], team: Team) -> dict[
                 hint="mount the same storage at the same place on every node, or leave the "
                 "option out and let every node fetch its own copy",
             )
-    model, dataset = find_inputs(settings, environ, dry=False)
-    model_source.ensure_present(model, environ)
-    own = marked(model, dataset)
+    found = inputs.find(settings, environ, dry=False)
+    inputs.ensure_present(found.model, found.teacher, environ)
+    own = marked(found.model, found.dataset, found.teacher)
     theirs = shared or team.hear(INPUTS) or {}
     for name, (path, mark) in theirs.items():
         if name not in own or own[name][1] != mark:
@@ -185,12 +172,16 @@ def relocated(recipe: str, places: Mapping[str, str]) -> str:
     return text
 
 
-def marked(model: Model, dataset: Dataset) -> dict[str, tuple[str, str]]:
+def marked(
+    model: Model, dataset: Dataset, teacher: Model | None = None
+) -> dict[str, tuple[str, str]]:
     """Path of each input, and what tells whether a copy of it is the same."""
     found = {
         "model": (str(model.folder), _mark(model)),
         "training rows": (str(dataset.train.path), dataset.train.sha256),
     }
+    if teacher:
+        found["teacher"] = (str(teacher.folder), _mark(teacher))
     if dataset.evaluation:
         found["held-out rows"] = (str(dataset.evaluation.path), dataset.evaluation.sha256)
     return found

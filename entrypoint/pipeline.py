@@ -10,6 +10,7 @@ from rich.console import Console
 from entrypoint import (
     allocator,
     collect,
+    inputs,
     launch,
     loggers,
     manifest,
@@ -23,12 +24,12 @@ from entrypoint.comparison import show
 from entrypoint.errors import SettingsError
 from entrypoint.evaluation.request import Evaluation
 from entrypoint.methods import trained_parameters
-from entrypoint.models import source as model_source
 from entrypoint.models.checkpoint import locate, merged
 from entrypoint.models.companions import FAST
 from entrypoint.models.source import short_name
 from entrypoint.models.tokenizers import CONVERT
-from entrypoint.plan import OPTION_OF_KEY, Plan, decided, make_plan
+from entrypoint.objectives import said
+from entrypoint.plan import Plan, decided, make_plan, option_of_key
 from entrypoint.preparation import check_rows
 from entrypoint.quantization import METHODS, check, check_sizes, quantize, size_bytes
 from entrypoint.render import check_agreement, render
@@ -55,7 +56,8 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
     """Decide everything and check that it can start; a dry run writes nothing."""
     machine = topology.detect(settings.device, settings.dtype)
     world = topology.trained_by(machine, start, settings.nproc_per_node)
-    model, dataset = nodes.find_inputs(settings, environ, dry=settings.dry_run)
+    found = inputs.find(settings, environ, dry=settings.dry_run)
+    model, dataset, teacher = found.model, found.dataset, found.teacher
     check_tasks(settings, dataset)
     if "eval" in settings.then and model.native_tokenizer:
         raise SettingsError(
@@ -75,19 +77,21 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
         root=root.absolute(),
         template=template,
         loggers=loggers.chosen(settings.log_to, environ),
+        teacher=teacher,
     )
     recipe = render(
         templates.read(template), plan.variables, settings.overrides, name=str(template)
     )
-    check_agreement(recipe, decided(plan), OPTION_OF_KEY, name=f"{template} with --set")
+    options = option_of_key(settings)
+    check_agreement(recipe, decided(plan), options, name=f"{template} with --set")
     command = tune_command(plan.recipe, plan.folder.recipe, world, environ, allocator.find(), start)
     launch.check_output(plan.folder, plan.disk_bytes, resumes=settings.resume is not None)
     return Prepared(plan=plan, recipe=recipe, command=command)
 
 
 def fine_tune(settings: Settings, environ: Mapping[str, str]) -> None:
-    """`train sft` in all its processes: rank 0 does what is done once, the first process of every
-    other node trains as rank 0 decided, the rest wait.
+    """`train sft`, `train dpo` and `train kd` in all processes: rank 0 does what is done once, the
+    first process of every other node trains as rank 0 decided, the rest wait.
 
     Raises:
         TrainError: of this process, or of the one of the job that failed first.
@@ -113,9 +117,10 @@ def lead(settings: Settings, environ: Mapping[str, str], team: Team) -> None:
         return
     plan = prepared.plan
     nodes.announce(team, plan, prepared.recipe)
-    if not plan.model.folder.is_dir():
-        step(console, f"putting the model into the cache, once: {plan.model.folder}")
-    model_source.ensure_present(plan.model, environ)
+    for model in filter(None, (plan.model, plan.teacher)):
+        if not model.folder.is_dir():
+            step(console, f"putting the model into the cache, once: {model.folder}")
+    inputs.ensure_present(plan.model, plan.teacher, environ)
     nodes.show_inputs(team, plan)
     check_rows(plan.dataset, plan.model.folder, prepared.recipe)
     launch.write_inputs(
@@ -185,6 +190,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     rows = {
         "model": f"{plan.model.reference}: {plan.model.parameters / 1e6:,.0f} M parameters, "
         f"{plan.model.folder}",
+        **said(settings, plan.model, plan.teacher),
         "data": f"{plan.dataset.reference}: {plan.dataset.train.rows:,} rows",
         "method": f"{settings.method}, {trained(plan)}, learning rate {plan.variables['lr']:g}",
         "steps": f"{plan.steps} of {settings.batch_size * world.ranks} rows, "

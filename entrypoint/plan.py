@@ -1,10 +1,12 @@
 """Every decision of a run, made before anything is done. Pure: no effect, no clock, no torch."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from entrypoint import objectives
 from entrypoint.data.dataset import Dataset
 from entrypoint.errors import DataError, SettingsError
 from entrypoint.methods import TRAITS, quantizer, state_bytes, trained_parameters
@@ -14,7 +16,7 @@ from entrypoint.models.card import BYTES_PER_ELEMENT, Model
 from entrypoint.models.companions import NATIVE
 from entrypoint.models.tokenizers import CHAT_TOKENIZER
 from entrypoint.run_folder import RunFolder
-from entrypoint.settings import EMBEDDED, LoggerName, Method, Settings
+from entrypoint.settings import EMBEDDED, LoggerName, Method, Objective, Settings
 from entrypoint.topology import World
 
 EMBEDDED_STEPS = 72
@@ -68,6 +70,7 @@ class Plan:
     world: World
     model: Model
     dataset: Dataset
+    teacher: Model | None
     folder: RunFolder
     recipe: str
     """Name of the recipe that runs, for `tune run`."""
@@ -96,6 +99,7 @@ def make_plan(
     root: Path,
     template: Path,
     loggers: tuple[LoggerName, ...] = (),
+    teacher: Model | None = None,
 ) -> Plan:
     """Decide what `settings` left open.
 
@@ -103,6 +107,7 @@ def make_plan(
         root: the run folder, absolute.
         template: the recipe template to render.
         loggers: what metrics go to beside metrics.jsonl.
+        teacher: the model that KD learns from.
 
     Raises:
         DataError: fewer rows than one batch.
@@ -167,23 +172,26 @@ def make_plan(
         "max_steps_per_epoch": steps_per_epoch,
         "warmup_steps": warmup(epochs * steps_per_epoch),
         "batch_size": settings.batch_size,
-        "lr": settings.lr or default_lr(settings.method, model.parameters),
+        "lr": settings.lr or default_lr(settings.method, model.parameters, settings.objective),
         "seed": settings.seed,
         "device": world.device,
         "dtype": world.dtype,
+        **objectives.variables(settings, model, teacher, max_seq_len, folder),
     }
     return Plan(
         settings=settings,
         world=world,
         model=model,
         dataset=dataset,
+        teacher=teacher,
         folder=folder,
         recipe=RECIPE,
         template=template,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         disk_bytes=disk_bytes(settings, model, world, epochs * steps_per_epoch),
-        state_bytes=state_bytes(settings, model, world.dtype),
+        state_bytes=state_bytes(settings, model, world.dtype)
+        + objectives.second_bytes(settings, model, teacher, world.dtype),
         metric_logger=metric_logger,
         variables=variables,
     )
@@ -230,10 +238,16 @@ def decided(plan: Plan) -> dict[str, Any]:
         "checkpointer.output_dir": "model_output_dir",
     }
     of_model = {f"model.{name}": value for name, value in values["model"].items()}
-    return {
+    common = {
         key: of_model.get(key) if key.startswith("model.") else values[names.get(key, key)]
         for key in OPTION_OF_KEY
     }
+    return common | objectives.decided(plan.settings, values)
+
+
+def option_of_key(settings: Settings) -> Mapping[str, str]:
+    """OPTION_OF_KEY, and the keys of the objective."""
+    return {**OPTION_OF_KEY, **objectives.OPTIONS[settings.objective]}
 
 
 def tokenizer(model: Model) -> dict[str, str]:
@@ -252,10 +266,10 @@ def warmup(steps: int) -> int:
     return min(100, steps // 10)
 
 
-def default_lr(method: Method, parameters: int) -> float:
+def default_lr(method: Method, parameters: int, objective: Objective = "sft") -> float:
     """Peak learning rate: falls with the square root of the model's size, as width does."""
     peak = PEAK_LR["adapter" if TRAITS[method].adapter else "full"]
-    scaled = peak * math.sqrt(135e6 / max(parameters, 135e6))
+    scaled = peak * objectives.LR_SHARE[objective] * math.sqrt(135e6 / max(parameters, 135e6))
     return float(f"{scaled:.2g}")
 
 

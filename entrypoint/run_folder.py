@@ -38,6 +38,11 @@ class RunFolder:
         return self.root / "checkpoints"
 
     @property
+    def reference(self) -> Path:
+        """What the reference of DPO says, where it is computed once."""
+        return self.root / "reference"
+
+    @property
     def final(self) -> Path:
         return self.root / "final"
 

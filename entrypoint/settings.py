@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from entrypoint.errors import SettingsError
 
-Objective = Literal["sft"]
+Objective = Literal["sft", "dpo", "kd"]
+PreferenceLoss = Literal["sigmoid", "ipo", "hinge"]
+Divergence = Literal["forward", "reverse"]
 Method = Literal["lora", "full", "dora", "qlora", "qat", "qat-lora"]
 LoggerName = Literal["tensorboard", "mlflow", "wandb", "none"]
 LoraTarget = Literal["attention", "mlp", "output"]
@@ -18,10 +20,16 @@ Dtype = Literal["auto", "fp32", "bf16"]
 EMBEDDED = "embedded"
 """The name under which the built-in model and the built-in data set are known."""
 
+OF_OBJECTIVE: dict[Objective, tuple[str, ...]] = {
+    "sft": (),
+    "dpo": ("loss", "beta", "label_smoothing", "precompute_reference"),
+    "kd": ("teacher", "temperature", "alpha", "kl"),
+}
+"""Settings that mean something to one objective alone."""
 
 POSITIVE = (
     "epochs", "max_steps", "batch_size", "lr", "max_seq_len", "limit",
-    "nproc_per_node", "lora_rank", "lora_alpha",
+    "nproc_per_node", "lora_rank", "lora_alpha", "beta", "temperature",
     "save_every", "keep", "grace", "eval_every", "early_stop",
 )  # fmt: skip
 
@@ -35,6 +43,19 @@ class Settings:
     """A folder in Hugging Face format, ORG/NAME[@REVISION] on the hub, or `embedded`."""
     data: str = EMBEDDED
     """Files of rows, a data set of the hub, or `embedded`; see entrypoint.data.dataset."""
+    loss: PreferenceLoss = "sigmoid"
+    beta: float = 0.1
+    """How strongly DPO holds on to the reference."""
+    label_smoothing: float = 0.0
+    """Share of DPO's pairs that is taken to be the wrong way round."""
+    precompute_reference: bool = False
+    teacher: str = EMBEDDED
+    """What KD learns from: a model as `model` is named."""
+    temperature: float = 1.0
+    """Of KD: both models' logits are divided by it."""
+    alpha: float = 0.5
+    """Of KD: the share of the teacher in the loss; the rest is the labels'."""
+    kl: Divergence = "forward"
     method: Method = "lora"
     lora_rank: int | None = None
     lora_alpha: float | None = None
@@ -108,9 +129,27 @@ class Settings:
                 hint="say with --eval-every how often to compute it",
             )
 
+        if not 0 <= self.label_smoothing < 0.5 or (self.label_smoothing and self.loss != "sigmoid"):
+            raise SettingsError(
+                f"label smoothing is from 0 to below 0.5, and for the sigmoid loss; "
+                f"it is {self.label_smoothing}, and the loss {self.loss}",
+                where="--label-smoothing or TRAIN_LABEL_SMOOTHING",
+            )
+        if not 0 <= self.alpha <= 1:
+            raise SettingsError(
+                f"alpha is from 0 to 1, not {self.alpha}", where="--alpha or TRAIN_ALPHA"
+            )
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for the manifest."""
+        """Plain values, for the manifest; without those of other objectives."""
+        foreign = {
+            name
+            for objective, names in OF_OBJECTIVE.items()
+            if objective != self.objective
+            for name in names
+        }
         return {
             key: str(value) if isinstance(value, Path) else value
             for key, value in asdict(self).items()
+            if key not in foreign
         }

@@ -32,11 +32,11 @@ def recipe(model: Path, output: Path, *overrides: str, **settings: Any) -> Any:
     return OmegaConf.create(prepared.recipe)
 
 
-def few_rows(folder: Path, *, train: int, held_out: int = 4) -> str:
+def few_rows(folder: Path, *, train: int, held_out: int = 4, source: Path = EMBEDDED_FOLDER) -> str:
     """The first rows of the built-in data."""
     folder.mkdir()
     for name, count in (("train", train), ("eval", held_out)):
-        lines = (EMBEDDED_FOLDER / f"{name}.jsonl").read_text().splitlines(keepends=True)
+        lines = (source / f"{name}.jsonl").read_text().splitlines(keepends=True)
         (folder / f"{name}.jsonl").write_text("".join(lines[:count]))
     return str(folder)
 
@@ -91,20 +91,29 @@ def stops_at_look(look: int) -> Any:
     return Later()
 
 
+STOCK = {
+    ("sft", "lora"): ("lora_finetune_single_device", "LoRAFinetuneRecipeSingleDevice"),
+    ("sft", "full"): ("full_finetune_single_device", "FullFinetuneRecipeSingleDevice"),
+    ("dpo", "lora"): ("lora_dpo_single_device", "LoRADPORecipeSingleDevice"),
+    ("kd", "lora"): ("knowledge_distillation_single_device", "KDRecipeSingleDevice"),
+}
+"""Objective and method -> torchtune's recipe for them on one device, and its class."""
+
+
 def train_stock(config: Any) -> list[dict[str, Any]]:
-    """Run torchtune's recipe for the same method on one device."""
+    """Run torchtune's recipe for the same objective and method on one device."""
     compat.apply()
     import torchtune
 
-    name = "lora" if "lora_rank" in config.model else "full"
-    path = Path(torchtune.__file__).parents[1] / "recipes" / f"{name}_finetune_single_device.py"
+    method = "lora" if "lora_rank" in config.model else "full"
+    name, cls = STOCK[config.get("objective", "sft"), method]
+    path = Path(torchtune.__file__).parents[1] / "recipes" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"stock_{name}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    cls = {"lora": "LoRAFinetuneRecipeSingleDevice", "full": "FullFinetuneRecipeSingleDevice"}[name]
     config.resume_from_checkpoint = False
     config.optimizer_in_bwd = False
     runs = getattr(module, cls)(cfg=config)

@@ -13,7 +13,12 @@ CHAT_TEMPLATE = (
 
 
 def write_tiny_model(
-    folder: Path, *, tied: bool = True, shards: bool = False, hidden: int = 64
+    folder: Path,
+    *,
+    tied: bool = True,
+    shards: bool = False,
+    hidden: int = 64,
+    vocabulary: int = VOCABULARY,
 ) -> Path:
     """Write the model to `folder` and return it. The same call writes the same weights.
 
@@ -21,13 +26,14 @@ def write_tiny_model(
         tied: whether the output head shares the embedding's weights.
         shards: whether the weights come in several files with an index.
         hidden: width; 512 makes 20 MB of weights.
+        vocabulary: tokens that there is room for; the tokenizer has VOCABULARY.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=2,

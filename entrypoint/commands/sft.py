@@ -1,47 +1,14 @@
 """`train sft`."""
 
-import os
 from typing import Any
 
 import click
 
-from entrypoint import options
-from entrypoint.settings import Settings
+from entrypoint.commands.training import run, training_options
 
 
 @click.command()
-@options.model
-@options.data
-@options.method
-@options.lora_rank
-@options.lora_alpha
-@options.lora_dropout
-@options.lora_targets
-@options.output
-@options.epochs
-@options.max_steps
-@options.batch_size
-@options.lr
-@options.max_seq_len
-@options.save_every
-@options.keep
-@options.resume
-@options.grace
-@options.eval_every
-@options.early_stop
-@options.log_to
-@options.seed
-@options.overrides
-@options.recipe
-@options.then
-@options.tasks
-@options.tasks_folder
-@options.limit
-@options.nproc_per_node
-@options.shared_storage
-@options.device
-@options.dtype
-@options.dry_run
+@training_options()
 def sft(**given: Any) -> None:
     """Fine-tune a model on rows with answers.
 
@@ -49,6 +16,4 @@ def sft(**given: Any) -> None:
     With --then eval,quantize the base and the tuned model are compared and a quantized copy is
     made; with --then quantize,eval the copy is scored too.
     """
-    from entrypoint import pipeline
-
-    pipeline.fine_tune(Settings(objective="sft", **given), os.environ)
+    run("sft", given)

@@ -9,7 +9,7 @@ from entrypoint.data.checks import policies
 from entrypoint.data.folder import DESCRIPTION, EVAL, TRAIN, Request, cache_key, open_prepared
 from entrypoint.data.prepare import prepare
 from entrypoint.data.shapes import Task
-from entrypoint.data.source import Source, locate
+from entrypoint.data.source import EMBEDDED_FOLDER, EMBEDDED_PAIRS, Source, locate
 from entrypoint.data.writing import RowFile
 from entrypoint.errors import DataError, SettingsError
 from entrypoint.models.embedded.materialise import cache_folder
@@ -32,17 +32,24 @@ class Dataset:
     evaluation: RowFile | None
 
 
-def find(reference: str, split: str | None, environ: Mapping[str, str], scratch: Path) -> Source:
+def find(
+    reference: str,
+    split: str | None,
+    environ: Mapping[str, str],
+    scratch: Path,
+    embedded: Path = EMBEDDED_FOLDER,
+) -> Source:
     """The source that --data names: local files, or a data set of the hub.
 
     Args:
         scratch: a folder for what comes from standard input.
+        embedded: which of the built-in data sets `embedded` names.
 
     Raises:
         DataError: there is none.
         SettingsError: a split of local files.
     """
-    files = locate(reference, scratch)
+    files = locate(reference, scratch, embedded)
     if files is None:
         from entrypoint.data.remote import fetch
 
@@ -82,7 +89,8 @@ def load(
         return _opened(reference, folder, tasks, verify=True)
     request = Request(policies=policies(()))
     with TemporaryDirectory(prefix="tunecask-") as scratch:
-        source = find(reference, None, environ, Path(scratch))
+        embedded = EMBEDDED_PAIRS if "preference" in tasks else EMBEDDED_FOLDER
+        source = find(reference, None, environ, Path(scratch), embedded)
         cached = cache_folder(environ) / "datasets" / cache_key(source, request)
         if cached.is_dir():
             return _opened(reference, cached, tasks)

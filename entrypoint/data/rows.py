@@ -32,6 +32,13 @@ def to_sample(row: Row) -> dict[str, Any]:
     return {"messages": to_messages(row), "tools": to_tools(row)}
 
 
+def to_answered(row: Row, side: str) -> list[Message]:
+    """The prompt of a preference row and one of its answers, `chosen` or `rejected`; what the
+    assistant says in the prompt carries no loss."""
+    prompt = [{**message, "weight": 0} for message in to_messages({"messages": row["prompt"]})]
+    return [*prompt, *to_messages({"messages": row[side]})]
+
+
 def _message(message: Row) -> Message:
     present = {key: value for key, value in message.items() if value is not None}
     if "tool_calls" in present:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from entrypoint.data.chat import Chat, Conversation, Encoded, RewritesTurns
-from entrypoint.data.rows import to_messages, to_tools
+from entrypoint.data.rows import to_answered, to_messages, to_tools
 from entrypoint.errors import DataError, ModelError
 
 
@@ -29,11 +29,7 @@ def render(chat: Chat, rows: list[dict[str, Any]]) -> Callable[[], list[Encoded]
 def _conversations(rows: list[dict[str, Any]]) -> list[Conversation]:
     if "messages" in rows[0]:
         return [(to_messages(row), to_tools(row)) for row in rows]
-    return [
-        (to_messages({"messages": [*row["prompt"], *row[side]]}), None)
-        for row in rows
-        for side in ("chosen", "rejected")
-    ]
+    return [(to_answered(row, side), None) for row in rows for side in ("chosen", "rejected")]
 
 
 def name_the_row(chat: Chat, rows: list[dict[str, Any]], where: Any) -> None:

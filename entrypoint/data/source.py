@@ -18,6 +18,7 @@ from entrypoint.errors import DataError
 from entrypoint.settings import EMBEDDED
 
 EMBEDDED_FOLDER = Path(str(resources.files("entrypoint.data"))) / "embedded" / "sft"
+EMBEDDED_PAIRS = EMBEDDED_FOLDER.with_name("preference")
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 STANDARD_INPUT = "-"
@@ -95,11 +96,12 @@ class Files:
         }
 
 
-def locate(reference: str, scratch: Path) -> Files | None:
+def locate(reference: str, scratch: Path, embedded: Path = EMBEDDED_FOLDER) -> Files | None:
     """The local files that `reference` names; None when nothing on this machine has that name.
 
     Args:
         scratch: a folder for what comes from standard input (`-`).
+        embedded: which of the built-in data sets `embedded` names.
 
     Raises:
         DataError: a folder or pattern without data.
@@ -109,7 +111,7 @@ def locate(reference: str, scratch: Path) -> Files | None:
         with path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         return Files(reference=reference, train=(path,))
-    path = EMBEDDED_FOLDER if reference == EMBEDDED else Path(reference).expanduser()
+    path = embedded if reference == EMBEDDED else Path(reference).expanduser()
     if path.is_file():
         return Files(reference=reference, train=(path,))
     if path.is_dir():

@@ -118,9 +118,10 @@ class Download:
             return kept
         return folder if folder.is_dir() else None
 
-    def describe_into(self, folder: Path) -> None:
-        """Write the few files that a card is made from."""
+    def describe_into(self, folder: Path, *, tokenizer: bool = False) -> None:
+        """Write the few files that a card is made from, and the tokenizer if it is wanted."""
         wanted = DESCRIPTION if FAST in self.snapshot.files else (*DESCRIPTION, NATIVE)
+        wanted = (*wanted, FAST) if tokenizer else wanted
         for name in self._present(wanted):
             self._fetch_one(name, folder)
 

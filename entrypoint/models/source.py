@@ -1,7 +1,7 @@
 """From what --model names to a verified card."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,7 +27,12 @@ HEADERS_AT_ONCE = 8
 
 
 def load(
-    reference: str, environ: Mapping[str, str], *, chat: bool = True, dry: bool = True
+    reference: str,
+    environ: Mapping[str, str],
+    *,
+    chat: bool = True,
+    dry: bool = True,
+    look: Callable[[Path], None] | None = None,
 ) -> Model:
     """The card of the model that `reference` names.
 
@@ -38,6 +43,8 @@ def load(
     Args:
         chat: the model is to read conversations, which takes a chat template.
         dry: write nothing. Otherwise small files of a model of the hub go to the cache.
+        look: called with a folder that holds the tokenizer for now, unless the built-in model is
+            not written yet.
 
     Raises:
         ModelError: the model is missing, incomplete, corrupt or of an unsupported kind.
@@ -50,7 +57,7 @@ def load(
     if not folder.is_dir():
         download = Download(on_hub(reference), environ)
         if (cached := download.cached()) is None:
-            return _remote(reference, download, chat=chat, dry=dry)
+            return _remote(reference, download, chat=chat, dry=dry, look=look)
         folder = cached
     shards = find_shards(folder)
     model = describe(reference, folder.resolve(), read_config(folder / "config.json"), shards)
@@ -58,6 +65,8 @@ def load(
     names = {path.name for path in folder.iterdir()}
     model = with_companions(model, folder, names)
     native = native_tokenizer(folder, names, model.family, chat=chat)
+    if look:
+        look(folder)
     return replace(model, native_tokenizer=native, dtype=dtype)
 
 
@@ -92,13 +101,23 @@ def short_name(reference: str) -> str:
     return Path(found.repo if found else reference).name
 
 
-def _remote(reference: str, download: Download, *, chat: bool, dry: bool) -> Model:
+def _remote(
+    reference: str,
+    download: Download,
+    *,
+    chat: bool,
+    dry: bool,
+    look: Callable[[Path], None] | None,
+) -> Model:
     """The card of a model that is still on the hub."""
-    with description(download, dry=dry) as folder, naming_the_hub(download):
+    found = description(download, dry=dry, tokenizer=look is not None)
+    with found as folder, naming_the_hub(download):
         model = describe_remote(reference, download, folder)
         download.check_weights(model.shards)
         native = native_tokenizer(folder, download.snapshot.files, model.family, chat=chat)
         dtype = check_headers(model, download)
+        if look:
+            look(folder)
     download.check_room(model.shards)
     if dry:
         say_size(model, download)
@@ -142,14 +161,18 @@ def say_size(model: Model, download: Download) -> None:
 
 
 @contextmanager
-def description(download: Download, *, dry: bool = True) -> Iterator[Path]:
-    """A folder with the small files of a model: for now, or on their way into the cache."""
+def description(download: Download, *, dry: bool = True, tokenizer: bool = False) -> Iterator[Path]:
+    """A folder with the small files of a model: for now, or on their way into the cache.
+
+    Args:
+        tokenizer: whether it is wanted where only what a card is made from would be fetched.
+    """
     if not dry:
         with download.small_files() as folder:
             yield folder
         return
     with TemporaryDirectory(prefix="tunecask-") as scratch:
-        download.describe_into(Path(scratch))
+        download.describe_into(Path(scratch), tokenizer=tokenizer)
         yield Path(scratch)
 
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -30,16 +30,22 @@ class Batch:
     """Tokens that are no padding."""
     trained: int
     """Labels that are not ignored."""
+    pairs: int = 0
+    """Pairs of a chosen and a rejected answer."""
+    answers: torch.Tensor | None = None
+    """[batch, sequence], of pairs: the answer that a token is of, two of each pair, chosen first"""
+    reference: torch.Tensor | None = None
+    """[pairs, 2], of pairs: log-probabilities under the reference, where they are known"""
 
     def to(self, device: torch.device) -> "Batch":
         if device.type == "cpu":
             return self
-        moved = {
-            name: value.to(device) if isinstance(value, torch.Tensor) else value
-            for name in ("tokens", "labels", "positions", "mask")
-            for value in (getattr(self, name),)
+        tensors: dict[str, Any] = {
+            field.name: value.to(device)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), torch.Tensor)
         }
-        return Batch(**moved, real=self.real, trained=self.trained)
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +86,22 @@ def _permutation(rows: int, seed: int) -> torch.Tensor:
     return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
 
 
-class Padded:
+class Layout:
+    """Divides rows into groups, and makes a batch of each."""
+
+    def groups(self, rows: Sequence[Encoded]) -> list[list[int]]:
+        """Numbers of the rows that share a forward pass."""
+        raise NotImplementedError
+
+    def batch(self, rows: Sequence[Encoded]) -> Batch:
+        """The input of one forward pass: rows of a group, in this order."""
+        raise NotImplementedError
+
+    def __call__(self, rows: Sequence[Encoded]) -> list[Batch]:
+        return [self.batch([rows[index] for index in group]) for group in self.groups(rows)]
+
+
+class Padded(Layout):
     """Rows side by side, padded to the longest, as torchtune's recipes have them.
 
     Args:
@@ -91,12 +112,12 @@ class Padded:
     def __init__(self, rows: int, collate: Callable[..., dict[str, torch.Tensor]]) -> None:
         self.rows, self.collate = rows, collate
 
-    def __call__(self, rows: Sequence[Encoded]) -> list[Batch]:
-        starts = range(0, len(rows), self.rows)
-        return [self._batch(list(rows[start : start + self.rows])) for start in starts]
+    def groups(self, rows: Sequence[Encoded]) -> list[list[int]]:
+        numbers = list(range(len(rows)))
+        return [numbers[start : start + self.rows] for start in numbers[:: self.rows]]
 
-    def _batch(self, rows: list[Encoded]) -> Batch:
-        collated = self.collate(rows)
+    def batch(self, rows: Sequence[Encoded]) -> Batch:
+        collated = self.collate(list(rows))
         labels = collated["labels"].roll(-1, dims=1)
         labels[:, -1] = CROSS_ENTROPY_IGNORE_IDX
         return Batch(
@@ -109,7 +130,7 @@ class Padded:
         )
 
 
-class Packed:
+class Packed(Layout):
     """Rows end to end, in as few windows as they fit into.
 
     Args:
@@ -120,11 +141,10 @@ class Packed:
     def __init__(self, window: int, by_document: bool) -> None:
         self.window, self.by_document = window, by_document
 
-    def __call__(self, rows: Sequence[Encoded]) -> list[Batch]:
-        windows = best_fit([len(row["tokens"]) for row in rows], self.window)
-        return [self._batch([rows[index] for index in window]) for window in windows]
+    def groups(self, rows: Sequence[Encoded]) -> list[list[int]]:
+        return best_fit([len(row["tokens"]) for row in rows], self.window)
 
-    def _batch(self, rows: list[Encoded]) -> Batch:
+    def batch(self, rows: Sequence[Encoded]) -> Batch:
         lengths = tuple(len(row["tokens"]) for row in rows)
         tokens = torch.tensor([[token for row in rows for token in row["tokens"]]])
         # the last token of a row has no successor in it
@@ -145,11 +165,5 @@ class Packed:
 def silent(batch: Batch) -> Batch:
     """The batch with nothing to learn: for a process that has run out of rows while the others
     have not, as all must make the same number of passes."""
-    return Batch(
-        tokens=batch.tokens,
-        labels=torch.full_like(batch.labels, CROSS_ENTROPY_IGNORE_IDX),
-        positions=batch.positions,
-        mask=batch.mask,
-        real=0,
-        trained=0,
-    )
+    labels = torch.full_like(batch.labels, CROSS_ENTROPY_IGNORE_IDX)
+    return replace(batch, labels=labels, real=0, trained=0, pairs=0)

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
-from entrypoint.data.rows import Row, to_sample
+from entrypoint.data.rows import Row, to_answered, to_sample
 
 SCANNED_AT_ONCE = 4 << 20
 NEWLINE = ord("\n")
@@ -54,11 +54,8 @@ class Rows(Sequence[Row]):
         return json.loads(self._bytes[start : end if end >= 0 else len(self._bytes)])
 
 
-class ChatDataset(Dataset[dict[str, list[int]]]):
-    """Canonical conversations, or texts, as `tokens` and `labels` of equal length.
-
-    torchtune's own SFTDataset accepts only its Message class, which knows neither tools nor
-    templates; this one hands the row's messages to the tokenizer as they are.
+class Samples(Dataset[dict[str, list[int]]]):
+    """Canonical rows as a tokenizer makes tokens of them.
 
     Args:
         tokenizer: given by the recipe; a sample to `tokens` and `mask`.
@@ -73,10 +70,39 @@ class ChatDataset(Dataset[dict[str, list[int]]]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
-        encoded = self._tokenizer(to_sample(self._rows[index]))
+    def encoded(self, sample: dict[str, Any]) -> tuple[list[int], list[int]]:
+        """Tokens, and labels of equal length."""
+        encoded = self._tokenizer(sample)
         labels = [
             CROSS_ENTROPY_IGNORE_IDX if masked else token
             for token, masked in zip(encoded["tokens"], encoded["mask"], strict=True)
         ]
-        return {"tokens": encoded["tokens"], "labels": labels}
+        return encoded["tokens"], labels
+
+
+class ChatDataset(Samples):
+    """Conversations, or texts, as `tokens` and `labels` of equal length.
+
+    torchtune's own SFTDataset accepts only its Message class, which knows neither tools nor
+    templates; this one hands the row's messages to the tokenizer as they are.
+    """
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        tokens, labels = self.encoded(to_sample(self._rows[index]))
+        return {"tokens": tokens, "labels": labels}
+
+
+class PreferenceDataset(Samples):
+    """Pairs of answers to one prompt, in the keys of torchtune's own PreferenceDataset.
+
+    That one also trains on what the assistant says in the prompt, which both answers share; here
+    only the answers have labels.
+    """
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        row = self._rows[index]
+        found: dict[str, list[int]] = {}
+        for side in ("chosen", "rejected"):
+            sample = {"messages": to_answered(row, side)}
+            found[f"{side}_input_ids"], found[f"{side}_labels"] = self.encoded(sample)
+        return found

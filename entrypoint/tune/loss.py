@@ -10,6 +10,7 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from torchtune.modules import TiedLinear
 
 Head = Callable[[torch.Tensor], torch.Tensor]
+LossOfChunk = Callable[[torch.Tensor, slice], torch.Tensor]
 
 
 class LabelledCrossEntropy(nn.Module):
@@ -35,11 +36,10 @@ class LabelledCrossEntropy(nn.Module):
 
         def unembed(hidden: torch.Tensor) -> torch.Tensor:
             assert self.labels is not None
-            labels = self.labels.reshape(-1)
-            labelled = (labels != self.ignore_index).nonzero().squeeze(1)
+            at = labelled(self.labels)
             # the norm works token by token, so it too is only needed there
-            chosen = model.norm(hidden.flatten(0, 1)[labelled])
-            total: torch.Tensor = self(model.output, chosen, labels[labelled])
+            chosen = model.norm(hidden.flatten(0, 1)[at])
+            total: torch.Tensor = self(model.output, chosen, self.labels.flatten()[at])
             return total
 
         model.unembed = unembed
@@ -52,26 +52,45 @@ class LabelledCrossEntropy(nn.Module):
             hidden: [tokens, embed_dim]
             labels: [tokens]
         """
-        if not (torch.is_grad_enabled() and hidden.requires_grad):
-            pieces = list(range(self.chunk, len(hidden), self.chunk))
-            return torch.stack(
-                [hidden.new_zeros((), dtype=torch.float32)]
-                + [
-                    F.cross_entropy(head(part).float(), wanted, reduction="sum")
-                    for part, wanted in zip(
-                        hidden.tensor_split(pieces), labels.tensor_split(pieces), strict=True
-                    )
-                    if len(wanted)
-                ]
-            ).sum()
-        weights = [weight for weight in _weights(head) if weight.requires_grad]
+
+        def loss(logits: torch.Tensor, piece: slice) -> torch.Tensor:
+            return F.cross_entropy(logits.float(), labels[piece], reduction="sum")
+
+        return sum_by_chunks(head, hidden, loss, self.chunk)
+
+
+def labelled(labels: torch.Tensor) -> torch.Tensor:
+    """Places of the tokens that have a label, in the flattened batch."""
+    has_label: torch.Tensor = labels.flatten() != CROSS_ENTROPY_IGNORE_IDX
+    return has_label.nonzero().squeeze(1)
+
+
+def sum_by_chunks(head: Head, hidden: torch.Tensor, loss: LossOfChunk, chunk: int) -> torch.Tensor:
+    """Sum of a loss over tokens, `chunk` of whose logits are held at a time.
+
+    Args:
+        head: from hidden states to logits.
+        hidden: [tokens, embed_dim]
+        loss: from the logits of a chunk, and which tokens they are of, to its sum, in fp32.
+    """
+    if torch.is_grad_enabled() and hidden.requires_grad:
+        weights = [weight for weight in weights_of(head) if weight.requires_grad]
         total: torch.Tensor = _Chunked.apply(  # type: ignore[no-untyped-call]
-            head, self.chunk, labels, hidden, *weights
+            head, chunk, loss, hidden, *weights
         )
         return total
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for piece in chunks(hidden, chunk):
+        total = total + loss(head(hidden[piece]), piece)
+    return total
 
 
-def _weights(head: Head) -> list[nn.Parameter]:
+def chunks(hidden: torch.Tensor, chunk: int) -> list[slice]:
+    """The tokens of each chunk."""
+    return [slice(start, start + chunk) for start in range(0, len(hidden), chunk)]
+
+
+def weights_of(head: Head) -> list[nn.Parameter]:
     if isinstance(head, TiedLinear):  # no nn.Module, so that the weight is not counted twice
         return [head.tied_module.weight]
     assert isinstance(head, nn.Module)
@@ -86,18 +105,17 @@ class _Chunked(torch.autograd.Function):
         ctx: Any,
         head: Head,
         chunk: int,
-        labels: torch.Tensor,
+        loss_of: LossOfChunk,
         hidden: torch.Tensor,
         *weights: torch.Tensor,
     ) -> torch.Tensor:
         total = hidden.new_zeros((), dtype=torch.float32)
         of_hidden = torch.empty_like(hidden)
         of_weights = [torch.zeros_like(weight) for weight in weights]
-        for start in range(0, len(hidden), chunk):
-            piece = slice(start, start + chunk)
+        for piece in chunks(hidden, chunk):
             with torch.enable_grad():
                 part = hidden[piece].detach().requires_grad_()
-                loss = F.cross_entropy(head(part).float(), labels[piece], reduction="sum")
+                loss = loss_of(head(part), piece)
             gradients = torch.autograd.grad(loss, (part, *weights))
             total += loss.detach()
             of_hidden[piece] = gradients[0]

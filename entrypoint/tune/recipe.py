@@ -1,10 +1,10 @@
 """Tunecask's recipe: `tune run entrypoint.tune.recipe --config FILE`.
 
 Reads the keys of torchtune's recipes and builds from them what the training loop takes. Keys of our
-own: packing_window, save_every_n_steps, keep_checkpoints, resume and validation.
+own: objective, packing_window, save_every_n_steps, keep_checkpoints, resume, validation,
+reference_folder and teacher_dtype.
 """
 
-import functools
 import signal
 import sys
 from contextlib import nullcontext
@@ -25,18 +25,15 @@ compat.apply()
 import torch  # noqa: E402
 from omegaconf import DictConfig, ListConfig, OmegaConf  # noqa: E402
 from torchtune import config, modules, training  # noqa: E402
-from torchtune.config._utils import _get_component_from_path  # noqa: E402
-from torchtune.data import CROSS_ENTROPY_IGNORE_IDX  # noqa: E402
 from torchtune.datasets import ConcatDataset  # noqa: E402
 
 from entrypoint.errors import ExitCode, Interrupted, SettingsError, TrainError  # noqa: E402
 from entrypoint.tune import checkpoints, worlds  # noqa: E402
-from entrypoint.tune.batches import Packed, Padded, Schedule  # noqa: E402
+from entrypoint.tune.batches import Schedule  # noqa: E402
 from entrypoint.tune.loop import Habits, Loop  # noqa: E402
 from entrypoint.tune.methods import Method, full_weights, method_of  # noqa: E402
 from entrypoint.tune.metrics import MetricStream  # noqa: E402
-from entrypoint.tune.objectives.sft import SupervisedFineTuning  # noqa: E402
-from entrypoint.tune.packing import attend_by_document  # noqa: E402
+from entrypoint.tune.objectives import building  # noqa: E402
 from entrypoint.tune.stopping import Stop, listening  # noqa: E402
 from entrypoint.tune.validation import Validation  # noqa: E402
 from entrypoint.tune.worlds import Ranks  # noqa: E402
@@ -136,12 +133,11 @@ def build(
     tokenizer = config.instantiate(recipe.tokenizer)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = config.instantiate(recipe.optimizer, trained)
-    objective = SupervisedFineTuning(model, config.instantiate(recipe.loss))
+    objective = building.objective_of(recipe, model, checkpointer, ranks)
     rows = _rows(recipe.dataset, tokenizer)
-    micro, passes = recipe.batch_size, recipe.gradient_accumulation_steps
     schedule = Schedule(
         rows=len(rows),
-        rows_per_step=micro * passes * ranks.size,
+        rows_per_step=recipe.batch_size * recipe.gradient_accumulation_steps * ranks.size,
         shuffle=recipe.shuffle,
         max_steps=recipe.get("max_steps_per_epoch"),
     )
@@ -157,16 +153,17 @@ def build(
         num_training_steps=recipe.epochs * schedule.steps,
         last_epoch=-1,
     )
-    if window := recipe.get("packing_window"):
-        layout: Any = Packed(window, attend_by_document(model))
-    else:
-        collate = recipe.get("collate_fn", "torchtune.data.padded_collate_sft")
-        padding = {"padding_idx": tokenizer.pad_id, "ignore_idx": CROSS_ENTROPY_IGNORE_IDX}
-        layout = Padded(micro, functools.partial(_get_component_from_path(collate), **padding))
+    layout = building.layout_of(recipe, model, objective, tokenizer.pad_id)
+    looks = recipe.get("validation")
+    held_out: Any = _rows(looks.dataset, tokenizer) if looks else None
+    if recipe.get("reference_folder"):
+        rows, held_out = building.with_reference(
+            recipe, rows, held_out, schedule, objective, layout, ranks, stop
+        )
     validation = None
-    if looks := recipe.get("validation"):
+    if looks:
         validation = Validation(
-            rows=_rows(looks.dataset, tokenizer),
+            rows=held_out,
             every=looks.every_n_steps,
             patience=looks.get("early_stop"),
             layout=layout,

@@ -41,6 +41,7 @@ def plan(
     **settings: Any,
 ) -> Plan:
     given = Settings(**settings)
+    teacher = dataclasses.replace(model, reference="ORG/TEACHER", folder=Path("/models/teacher"))
     return make_plan(
         given,
         WORLD,
@@ -49,4 +50,5 @@ def plan(
         root=Path("/outputs/run"),
         template=Path("/recipes/sft.yaml.j2"),
         loggers=loggers,
+        teacher=teacher if given.objective == "kd" else None,
     )

@@ -16,7 +16,8 @@ LIMIT_LINES = 300
 
 ORDER = (
     "errors", "files", "noise", "secrets", "settings", "run_folder", "topology", "allocator",
-    "progress", "team", "zero_first", "hub", "models", "methods", "loggers", "data",
+    "progress", "team", "zero_first", "hub", "models", "data", "methods", "objectives", "inputs",
+    "loggers",
     "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "nodes",
     "collect", "scoring", "preparation", "pipeline", "doctor", "parameters",
     "options", "commands", "cli",

@@ -43,7 +43,9 @@ def fails(capsys: pytest.CaptureFixture[str]):
     return check
 
 
-@pytest.mark.parametrize("command", ["", "sft", "prepare", "eval", "quantize", "models", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["", "sft", "dpo", "kd", "prepare", "eval", "quantize", "models", "doctor"]
+)
 def test_help(capsys: pytest.CaptureFixture[str], command: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "100")
     assert run([*command.split(), "--help"]) == 0

@@ -7,9 +7,11 @@ import click
 import pytest
 
 from entrypoint.cli import train
+from entrypoint.commands.dpo import dpo
+from entrypoint.commands.kd import kd
 from entrypoint.commands.sft import sft
 from entrypoint.errors import SettingsError
-from entrypoint.settings import Settings
+from entrypoint.settings import OF_OBJECTIVE, Settings
 
 COMMAND_LINE_ONLY = {"objective"}
 PARENT = click.Context(train, **train.context_settings)
@@ -34,6 +36,8 @@ def parsed(*arguments: str) -> dict[str, Any]:
         "grace",
         "eval_every",
         "early_stop",
+        "beta",
+        "temperature",
     ],
 )
 @pytest.mark.parametrize("value", [0, -1])
@@ -44,7 +48,13 @@ def test_numbers_must_be_positive(name: str, value: int):
 
 @pytest.mark.parametrize(
     ("settings", "option"),
-    [({"resume": "auto"}, "--output"), ({"early_stop": 3}, "--eval-every")],
+    [
+        ({"resume": "auto"}, "--output"),
+        ({"early_stop": 3}, "--eval-every"),
+        ({"label_smoothing": 0.1, "loss": "ipo"}, "--label-smoothing"),
+        ({"label_smoothing": 0.5}, "--label-smoothing"),
+        ({"alpha": 1.5}, "--alpha"),
+    ],
 )
 def test_what_needs_another_option_names_it(settings: dict, option: str):
     with pytest.raises(SettingsError, match=option):
@@ -56,16 +66,21 @@ def test_not_a_number_is_refused():
         Settings(lr=float("nan"))
 
 
-def test_every_setting_has_an_option_and_a_variable():
-    options = {option.name: option for option in sft.params}
-    assert options.keys() == set(Settings.__dataclass_fields__) - COMMAND_LINE_ONLY
+@pytest.mark.parametrize(("objective", "command"), [("sft", sft), ("dpo", dpo), ("kd", kd)])
+def test_every_setting_has_an_option_and_a_variable(objective: str, command: click.Command):
+    options = {option.name: option for option in command.params}
+    foreign = {
+        name for other, names in OF_OBJECTIVE.items() if other != objective for name in names
+    }
+    assert options.keys() == set(Settings.__dataclass_fields__) - COMMAND_LINE_ONLY - foreign
     for option in options.values():
         assert isinstance(option, click.Option)
         assert option.envvar == f"TRAIN_{option.opts[0].strip('-').replace('-', '_').upper()}"
 
 
-def test_option_defaults_are_the_settings_defaults():
-    assert Settings(**parsed()) == Settings()
+@pytest.mark.parametrize("command", [sft, dpo, kd])
+def test_option_defaults_are_the_settings_defaults(command: click.Command):
+    assert Settings(**command.make_context("any", [], parent=PARENT).params) == Settings()
 
 
 def test_variables_are_read(monkeypatch: pytest.MonkeyPatch):
@@ -93,5 +108,9 @@ def test_a_false_flag_is_false(monkeypatch: pytest.MonkeyPatch, value: str):
     assert not parsed()["dry_run"]
 
 
-def test_as_dict_is_json():
-    assert json.loads(json.dumps(Settings().as_dict()))["model"] == "embedded"
+def test_as_dict_is_json_and_says_nothing_of_other_objectives():
+    found = json.loads(json.dumps(Settings(objective="dpo").as_dict()))
+    assert found["model"] == "embedded"
+    assert found["beta"] == 0.1
+    assert "alpha" not in found
+    assert "beta" not in Settings().as_dict()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from entrypoint.tune import compat
 compat.apply()
 
 from entrypoint.tune import datasets  # noqa: E402
-from entrypoint.tune.datasets import ChatDataset, Rows  # noqa: E402
+from entrypoint.tune.datasets import ChatDataset, PreferenceDataset, Rows  # noqa: E402
 from entrypoint.tune.tokenizer import ChatTokenizer  # noqa: E402
 
 
@@ -62,3 +63,29 @@ def test_labels_are_where_the_tokenizer_says(tiny_model: Path, rows: Path):
     assert row["labels"] == [
         -100 if masked else token for token, masked in zip(tokens, mask, strict=True)
     ]
+
+
+@pytest.mark.parametrize("train_on", ["all", "last"])
+def test_only_the_answers_of_a_pair_are_learned(train_on: Any, tiny_model: Path, tmp_path: Path):
+    """Not what the assistant has said in the prompt; cut where rows are cut."""
+    row = {
+        "prompt": [
+            {"role": "user", "content": "Où?"},
+            {"role": "assistant", "content": "Quand?"},
+            {"role": "user", "content": "Demain."},
+        ],
+        "chosen": [{"role": "assistant", "content": "Oslo"}],
+        "rejected": [{"role": "assistant", "content": "Rome or so"}],
+    }
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    tokenizer = ChatTokenizer(str(tiny_model), train_on=train_on)
+    found = PreferenceDataset(tokenizer, str(path))[0]
+    for side, answer in (("chosen", "Oslo<|im_end|>"), ("rejected", "Rome or so<|im_end|>")):
+        trained = [label for label in found[f"{side}_labels"] if label != -100]
+        assert tokenizer.tokenizer.decode(trained) == answer
+        text = tokenizer.tokenizer.decode(found[f"{side}_input_ids"])
+        assert "Quand?" in text
+    longest = len(found["chosen_input_ids"]) - 1
+    cut = PreferenceDataset(ChatTokenizer(str(tiny_model), longest), str(path))[0]
+    assert len(cut["chosen_input_ids"]) == longest == len(cut["chosen_labels"])

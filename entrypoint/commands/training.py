@@ -1,0 +1,56 @@
+"""What the commands that fine-tune have in common: options, and the way to the pipeline."""
+
+import functools
+import os
+from typing import Any
+
+from entrypoint import options
+from entrypoint.options import Decorator
+from entrypoint.settings import Objective, Settings
+
+ROWS = (options.model, options.data)
+RUN = (
+    options.method,
+    options.lora_rank,
+    options.lora_alpha,
+    options.lora_dropout,
+    options.lora_targets,
+    options.output,
+    options.epochs,
+    options.max_steps,
+    options.batch_size,
+    options.lr,
+    options.max_seq_len,
+    options.save_every,
+    options.keep,
+    options.resume,
+    options.grace,
+    options.eval_every,
+    options.early_stop,
+    options.log_to,
+    options.seed,
+    options.overrides,
+    options.recipe,
+    options.then,
+    options.tasks,
+    options.tasks_folder,
+    options.limit,
+    options.nproc_per_node,
+    options.shared_storage,
+    options.device,
+    options.dtype,
+    options.dry_run,
+)
+
+
+def training_options(*own: Decorator[Any]) -> Decorator[Any]:
+    """The options of a command that fine-tunes, with those of its objective behind the data's."""
+    every = (*ROWS, *own, *RUN)
+    return lambda command: functools.reduce(lambda made, add: add(made), reversed(every), command)
+
+
+def run(objective: Objective, given: dict[str, Any]) -> None:
+    """Fine-tune, in as many processes as there are."""
+    from entrypoint import pipeline
+
+    pipeline.fine_tune(Settings(objective=objective, **given), os.environ)
