@@ -145,7 +145,8 @@ def check_rows(dataset: Dataset, model: Path, recipe: str) -> None:
 
 def token_inspector(asked: Asked, environ: Mapping[str, str]) -> "TokenInspector":
     """Counts with the tokenizer of the model that will be trained."""
-    model = model_source.load(asked.model, environ, dry=False)
+    # whether there are conversations is known when the rows are read
+    model = model_source.load(asked.model, environ, chat=False, dry=False)
     if model.native_tokenizer:
         raise ModelError(
             f"the model has no {FAST}, so its tokens cannot be counted",

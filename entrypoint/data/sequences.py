@@ -7,6 +7,7 @@ from typing import Any
 from entrypoint.data.chat import Chat, Conversation, Encoded, RewritesTurns
 from entrypoint.data.rows import to_answered, to_messages, to_tools
 from entrypoint.errors import DataError, ModelError
+from entrypoint.models.tokenizers import no_chat_template
 
 
 def grouped(sequences: list[Encoded], each: int) -> list[list[Encoded]]:
@@ -40,8 +41,10 @@ def name_the_row(chat: Chat, rows: list[dict[str, Any]], where: Any) -> None:
 
     Raises:
         DataError: the template refuses it.
-        ModelError: the template rewrites earlier turns.
+        ModelError: there is no template, or it rewrites earlier turns.
     """
+    if chat.tokenizer.chat_template is None:
+        raise no_chat_template(chat.tokenizer.name_or_path)
     for index, row in enumerate(rows):
         try:
             render(chat, [row])

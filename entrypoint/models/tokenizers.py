@@ -72,10 +72,13 @@ def check_chat_template(folder: Path) -> None:
     Raises:
         ModelError: it has no chat template.
     """
-    if chat_template(folder):
-        return
-    raise ModelError(
+    if not chat_template(folder):
+        raise no_chat_template(folder)
+
+
+def no_chat_template(where: object) -> ModelError:
+    return ModelError(
         "the model has no chat template, so a conversation cannot be written out for it",
-        where=folder,
+        where=where,
         hint="use the instruct variant of the model, or put its chat_template.jinja there",
     )

@@ -52,6 +52,15 @@ def server(folder: Path, tmp_path: Path) -> Iterator[HubServer]:
         table = pa.Table.from_pylist(rows(10, part))
         pyarrow.parquet.write_table(table, parts / f"{part}-00000-of-00001.parquet")
     server.add("someone/parts", parts.parent)
+    pairs = tmp_path / "pairs"
+    pairs.mkdir()
+    # with the columns of the published set
+    rated = [
+        {"id": f"{n}", "source": "x", "system": "s", "prompt": f"{n}?", "chosen": "a",
+         "rejected": "b"} for n in range(20)
+    ]  # fmt: skip
+    (pairs / "train.jsonl").write_bytes(lines(rated))
+    server.add("jondurbin/truthy-dpo-v0.1", pairs)
     yield server
     server.close()
 
@@ -81,6 +90,17 @@ def test_a_preset_is_the_tutorials_data_set(prepare, server: HubServer, tmp_path
     }
     found = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert found["source"]["revision"] == server.repos["HuggingFaceH4/helpful_instructions"].commit
+
+
+def test_the_other_preset_is_pairs(prepare, tmp_path: Path):
+    ended = prepare("--preset", "truthy-dpo")
+    assert ended.returncode == 0, ended.stderr
+    train, held_out = (read(tmp_path / "out" / name) for name in ("train.jsonl", "eval.jsonl"))
+    assert len(train) + len(held_out) == 20
+    pair = next(row for row in train + held_out if row["prompt"][-1]["content"] == "7?")
+    assert pair["prompt"][0] == {"role": "system", "content": "s"}
+    assert pair["chosen"] == [{"role": "assistant", "content": "a"}]
+    assert pair["rejected"] == [{"role": "assistant", "content": "b"}]
 
 
 def test_its_own_splits_and_a_revision(prepare, server: HubServer, tmp_path: Path):

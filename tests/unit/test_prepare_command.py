@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -78,6 +79,26 @@ def test_standard_input(
     Standard.buffer = io.BytesIO(b'{"prompt": 1')
     assert run([*base, "--data", "-"]) == 4
     assert "where: standard input, line 1\n" in capsys.readouterr().err
+
+
+def test_packing_of_the_built_in_data(base: list[str], capsys: pytest.CaptureFixture[str]):
+    assert run([*base, "--data", "embedded", "--max-seq-len", "1024", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["tokens"]
+    assert found["sequences"] == 1_200
+    assert 0.95 <= found["packing_efficiency"] <= 1
+
+
+def test_a_model_without_a_chat_template_counts_texts_alone(
+    base: list[str], tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+):
+    plain = Path(shutil.copytree(tiny_model, tmp_path / "plain"))
+    (plain / "chat_template.jinja").unlink()
+    asked = [*base, "--model", str(plain)]
+    assert run(asked) == 5
+    assert "no chat template" in capsys.readouterr().err
+    path = tmp_path / "texts.jsonl"
+    path.write_bytes(lines([{"text": f"text {n}"} for n in range(60)]))
+    assert run([*asked, "--data", str(path)]) == 0
 
 
 def test_colours_say_what_is_trained(tiny_model: Path):

@@ -22,6 +22,7 @@ from tests.unit.data.sets import (
     preferred,
     read,
     run,
+    said,
     sft,
     turn,
 )
@@ -394,6 +395,14 @@ def test_a_broken_decoding_is_counted(tmp_path: Path):
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 ROLES = st.sampled_from(["user", "assistant", "system", "tool"])
 CONVERSATIONS = st.lists(st.fixed_dictionaries({"role": ROLES, "content": TEXTS}), max_size=4)
+NAMES = st.sampled_from(["human", "gpt", "system", "tool", "alice"])
+SHAREGPT = st.lists(st.fixed_dictionaries({"from": NAMES, "value": TEXTS}), max_size=4)
+GOOD = {
+    "messages": sft(1)["messages"],
+    "conversations": said(("human", "q"), ("gpt", "a")),
+    "chosen": [turn("user", "q"), turn("assistant", "a")],
+    "rejected": [turn("user", "q"), turn("assistant", "b")],
+}
 ROWS = st.one_of(
     st.lists(st.fixed_dictionaries({"messages": CONVERSATIONS}), min_size=1, max_size=8),
     st.lists(
@@ -402,8 +411,21 @@ ROWS = st.one_of(
         max_size=8,
     ),
     st.lists(st.fixed_dictionaries({"text": TEXTS}), min_size=1, max_size=8),
+    st.lists(
+        st.fixed_dictionaries({"prompt": TEXTS, "chosen": TEXTS, "rejected": TEXTS}),
+        min_size=1,
+        max_size=8,
+    ),
+    st.lists(
+        st.fixed_dictionaries({"chosen": CONVERSATIONS, "rejected": CONVERSATIONS}),
+        min_size=1,
+        max_size=8,
+    ),
+    st.lists(
+        st.fixed_dictionaries({"system": TEXTS, "conversations": SHAREGPT}), min_size=1, max_size=8
+    ),
 )
-DROP = ("empty=drop", "roles=drop", "order=drop")
+DROP = ("empty=drop", "roles=drop", "order=drop", "same=drop")
 
 
 @settings(
@@ -414,16 +436,14 @@ def test_no_row_is_lost_or_invented_and_twice_is_once(tmp_path_factory, rows: li
     folder = tmp_path_factory.mktemp("property")
     path = folder / "rows.jsonl"
     # one row that is good, so that something is left
-    anchor = dict.fromkeys(rows[0], "x")
-    if "messages" in anchor:
-        anchor["messages"] = sft(1)["messages"]
-    rows.append(anchor)
+    anchor = {
+        name: GOOD[name] if isinstance(value, list) else name for name, value in rows[0].items()
+    }
+    rows.insert(0, anchor)
     path.write_bytes(lines(rows))
     once = run(path, folder / "once", *DROP)
     left_out = sum(
-        found.count
-        for name, found in once.findings.by_check.items()
-        if name in ("empty", "roles", "order")
+        found.count for name, found in once.findings.by_check.items() if found.policy == "drop"
     )
     assert once.rows == len(rows) == once.train.rows + left_out
     twice = run(folder / "once" / "train.jsonl", folder / "twice")
