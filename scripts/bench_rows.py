@@ -18,11 +18,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from bench_prepare import generate
 
+from entrypoint import noise
+
+noise.silence()
+
 PROCESSES = 4
-COUNTED = 20_000
+COUNTED = 10_000
 ROUNDS = 3
+AT_ONCE = 512
 OPEN = """
 import sys, time
+from entrypoint import noise
+noise.silence()
 from entrypoint.tune import compat
 compat.apply()
 from entrypoint.tune.datasets import Rows
@@ -34,14 +41,16 @@ rows = Rows(sys.argv[1])
 first, opened = rows[len(rows) // 2], time.monotonic() - start
 for row in range(0, len(rows), 7):
     rows[row]
-sys.stdin.read(1)
-print(len(rows), opened, private() - before)
+print("ready", flush=True)
+sys.stdin.readline()
+print(len(rows), opened, private() - before, flush=True)
+sys.stdin.readline()
 """
 PREPARE = "from entrypoint.cli import main; import sys; main(sys.argv[1:])"
 
 
 def start(path: Path) -> None:
-    """Open the rows in all processes at a time, and hold them until all have read some."""
+    """Open the rows in all processes at a time, and hold them until all have read them."""
     processes = [
         subprocess.Popen(
             (sys.executable, "-c", OPEN, str(path)),
@@ -51,7 +60,16 @@ def start(path: Path) -> None:
         )
         for _ in range(PROCESSES)
     ]
-    found = [process.communicate("x")[0].split() for process in processes]
+    answers: list[list[list[str]]] = []
+    # all have the file open while each looks at what is its own
+    for _ in ("ready", "measured"):
+        answers.append([process.stdout.readline().split() for process in processes])
+        for process in processes:
+            process.stdin.write("\n")
+            process.stdin.flush()
+    for process in processes:
+        process.wait()
+    found = answers[1]
     seconds = [float(opened) for _, opened, _ in found]
     print(f"{PROCESSES} processes, {int(found[0][0]):,} rows, {path.stat().st_size / 1e6:.0f} MB")
     print(f"until the first row is read: {min(seconds):.1f} to {max(seconds):.1f} s")
@@ -59,43 +77,40 @@ def start(path: Path) -> None:
 
 
 def count(path: Path, model: Path) -> None:
-    """Time prepare with tokens and without, and the tokenizer alone on the same texts."""
+    """Time how tokens are counted, and the tokenizer alone on the same texts."""
     from entrypoint.data.chat import Chat
-    from entrypoint.tune import compat
-
-    compat.apply()
-    from entrypoint.data.rows import to_sample
-    from entrypoint.tune.datasets import Rows
+    from entrypoint.data.readers import read
+    from entrypoint.data.tokens import TokenInspector
+    from entrypoint.data.trained import CANONICAL
 
     chat = Chat(str(model))
-    texts = [chat.render(to_sample(row)["messages"]) for row in Rows(path)]
+    tables = [batch.table for batch in read(path, CANONICAL["sft"])]
+    texts = [chat.render(row["messages"]) for table in tables for row in table.to_pylist()]
 
     def alone() -> None:
-        chat.tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
-
-    def prepare(*more: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            asked = ("prepare", "--data", str(path), "--output", f"{folder}/out", *more)
-            subprocess.run(
-                (sys.executable, "-c", PREPARE, *asked), check=True, stdout=subprocess.DEVNULL
+        for at in range(0, len(texts), AT_ONCE):
+            chat.tokenizer.backend_tokenizer.encode_batch(
+                texts[at : at + AT_ONCE], add_special_tokens=False
             )
+
+    def counted() -> None:
+        inspector = TokenInspector(chat, 2048)
+        for table in tables:
+            inspector.met(table, str)
 
     ratios = []
     for _ in range(ROUNDS):
         taken = []
-        for work in (
-            alone,
-            lambda: prepare("--model", str(model)),
-            lambda: prepare("--no-tokens"),
-        ):
-            begun = time.monotonic()
+        for work in (alone, counted):
+            begun, cpu = time.monotonic(), time.process_time()
             work()
-            taken.append(time.monotonic() - begun)
-        ratios.append((taken[1] - taken[2]) / taken[0])
-        print(
-            f"tokenizer {taken[0]:.1f} s; prepare {taken[1]:.1f} s, without tokens {taken[2]:.1f} s"
-        )
-    print(f"what counting adds / the tokenizer alone, wall: {statistics.median(ratios):.2f}")
+            taken.append((time.monotonic() - begun, time.process_time() - cpu))
+        (wall, cpu), (our_wall, our_cpu) = taken
+        ratios.append((our_wall / wall, our_cpu / cpu))
+        print(f"tokenizer {wall:.1f} s, {cpu:.1f} s of CPU; counting {our_wall:.1f}, {our_cpu:.1f}")
+    for index, kind in enumerate(("wall", "CPU")):
+        median = statistics.median(ratio[index] for ratio in ratios)
+        print(f"counting / the tokenizer alone, {kind}: {median:.2f}")
 
 
 def main() -> None:

@@ -128,7 +128,8 @@ class _Run:
                 f"an evaluation share of {request.eval_fraction:g} of {train.rows} rows leaves no "
                 "evaluation rows",
                 where=source.name,
-                hint="raise --eval-fraction, add rows, or set --eval-fraction 0 to hold out none",
+                hint="raise --eval-fraction, add rows, or set --eval-fraction 0 to hold out none; "
+                "of rows that were split before with the same seed none is left to hold out",
             )
         evaluation = held_out if held_out.rows else None
         if evaluation is None and held_out.path.is_file():
