@@ -16,7 +16,7 @@ from entrypoint.hub import Hub, Reference, Snapshot
 from entrypoint.models.companions import FAST, NATIVE
 from entrypoint.models.embedded.materialise import cache_folder
 from entrypoint.models.hashing import Hashing
-from entrypoint.models.weights import INDEX_FILE
+from entrypoint.models.weights import CONVERT, INDEX_FILE, OTHER_WEIGHTS
 from entrypoint.progress import Progress, gb, say
 
 DESCRIPTION = (
@@ -42,7 +42,6 @@ SMALL_FILES = (
     "USE_POLICY*",
 )
 """Everything but weights that training, transformers or the law wants."""
-OTHER_WEIGHTS = ("*.bin", "*.pth", "*.pt", "*.gguf", "*.h5", "*.msgpack")
 
 LOCK_TIMEOUT_S = 2 * 60 * 60
 SPARE_BYTES = 50_000_000
@@ -169,8 +168,7 @@ class Download:
             raise ModelError(
                 f"{self.reference} has its weights as {others[0]}, not as safetensors",
                 where=self.page,
-                hint="look for a copy of the model in safetensors; or load it with transformers, "
-                "save_pretrained() it to a folder, and give the folder to --model",
+                hint=f"look for a copy of the model in safetensors; or {CONVERT}",
             )
         raise ModelError(f"{self.reference} has no {missing[0]}", where=self.page)
 

@@ -16,6 +16,10 @@ COMPUTED = ".rotary_emb.inv_freq"
 
 COPIES = {"lm_head.weight": "model.embed_tokens.weight"}
 """What some checkpoints hold beside the weight that it is tied to; Qwen3-0.6B does."""
+OTHER_WEIGHTS = ("*.bin", "*.pth", "*.pt", "*.gguf", "*.h5", "*.msgpack")
+CONVERT = (
+    "load it with transformers, save_pretrained() it to a folder, and give the folder to --model"
+)
 FORMATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Number formats that can be trained from: safetensors' name -> torch's."""
 
@@ -28,6 +32,13 @@ def find_shards(folder: Path) -> tuple[str, ...]:
     """
     names = named_shards(folder)
     if names == (SINGLE_FILE,) and not (folder / SINGLE_FILE).is_file():
+        others = sorted(path.name for kind in OTHER_WEIGHTS for path in folder.glob(kind))
+        if others:
+            raise ModelError(
+                f"the model folder has its weights as {others[0]}, not as safetensors",
+                where=folder,
+                hint=CONVERT,
+            )
         raise ModelError(
             "the model folder has no safetensors weights",
             where=folder,

@@ -74,6 +74,12 @@ def test_a_missing_file_is_named(model: Path, name: str):
         load(str(model), {})
 
 
+def test_weights_of_another_format_are_named(model: Path):
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"as pytorch_model\.bin, not as[\s\S]*save_pretrained"):
+        load(str(model), {})
+
+
 def test_config_and_weights_must_agree(model: Path):
     change_config(model, intermediate_size=256)
     with pytest.raises(ModelError, match=r"another shape than config\.json says"):
