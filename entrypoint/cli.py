@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from entrypoint import noise, secrets
-from entrypoint.commands import doctor, dpo, evaluate, kd, models, prepare, quantize, sft
+from entrypoint.commands import doctor, dpo, evaluate, kd, models, prepare, quantize, sft, tune
 from entrypoint.errors import ExitCode, Interrupted, TrainError
 
 BUG = "This is a bug in Tunecask. Run `train --debug …` and report what it prints."
@@ -39,6 +39,7 @@ train.add_command(quantize.quantize)
 train.add_command(models.models)
 train.add_command(prepare.prepare)
 train.add_command(doctor.doctor)
+train.add_command(tune.tune)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -87,6 +87,13 @@ def tune_command(
     return replace(command, environment={**command.environment, **added})
 
 
+def stock_command(
+    arguments: tuple[str, ...], environ: Mapping[str, str], allocator: Path | None = None
+) -> Command:
+    """torchtune's command line with arguments of the user's; `allocator` as for training."""
+    return _python("entrypoint.tune", *arguments, environ=environ, allocator=allocator)
+
+
 def evaluation_command(
     request: Request, environ: Mapping[str, str], allocator: Path | None = None
 ) -> Command:

@@ -2,7 +2,7 @@
 
 from entrypoint import noise
 from entrypoint.elastic import exit_of_first_failure
-from entrypoint.tune import agent, compat
+from entrypoint.tune import agent, compat, cpu, stock
 
 
 def main() -> None:
@@ -17,5 +17,7 @@ if __name__ == "__main__":
     agent.die_with_parent()
     noise.silence()
     compat.apply()
+    cpu.apply()
+    stock.apply()
     agent.apply()
     main()

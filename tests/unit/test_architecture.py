@@ -18,8 +18,8 @@ ORDER = (
     "errors", "files", "noise", "secrets", "settings", "run_folder", "topology", "allocator",
     "progress", "team", "zero_first", "hub", "models", "data", "methods", "objectives", "inputs",
     "loggers",
-    "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "nodes",
-    "collect", "scoring", "preparation", "pipeline", "doctor", "parameters",
+    "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "stock",
+    "nodes", "collect", "scoring", "preparation", "pipeline", "doctor", "parameters",
     "options", "commands", "cli",
 )  # fmt: skip
 """Stages in the direction of the flow: none imports one behind it at module level."""

@@ -44,7 +44,8 @@ def fails(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "sft", "dpo", "kd", "prepare", "eval", "quantize", "models", "doctor"]
+    "command",
+    ["", "sft", "dpo", "kd", "prepare", "eval", "quantize", "models", "doctor", "tune"],
 )
 def test_help(capsys: pytest.CaptureFixture[str], command: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "100")
