@@ -14,7 +14,7 @@ import yaml
 from entrypoint import allocator, inputs, launch, topology
 from entrypoint.command import tune_command
 from entrypoint.data.dataset import Dataset
-from entrypoint.errors import SettingsError, TrainError
+from entrypoint.errors import Interrupted, SettingsError, TrainError
 from entrypoint.files import write_text
 from entrypoint.hub import parse
 from entrypoint.models.card import Model
@@ -113,6 +113,9 @@ def help_out(settings: Settings, environ: Mapping[str, str], team: Team) -> None
             # the log goes with the scratch folder
             if error is not team.abort.error:
                 error.where = f"the output of node {start.node}"
+            if isinstance(error, Interrupted):
+                error.what = "training was interrupted; checkpoints are node 0's"
+                error.hint = "start the job again, with --resume auto"
             raise
     say(f"node {start.node} has trained and is waiting for node 0 to end")
     team.follow()

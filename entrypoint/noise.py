@@ -19,6 +19,8 @@ def silence() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # torchdata 0.11 calls a function that torch 2.13 deprecates
     warnings.filterwarnings("ignore", message=".*set_vital.*")
+    # torch 2.13 of torchtune's norms, whose weights are fp32: they are right, and not fused
+    warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
 
 
 def hide_loading_bars() -> None:

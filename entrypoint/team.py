@@ -191,9 +191,9 @@ class Team:
                 return
             error = None
             if message is None:
-                error = _death(0, f"rank {self.start.rank}")
+                error = _death(self._name(0), self._name(self.start.rank))
             elif (code := message.get("end", 0)) != ExitCode.OK:
-                error = _failure("rank 0", code, message)
+                error = _failure(self._name(0), code, message)
             if error:
                 self._end(error)
             self._heard.put(error or message)
@@ -202,19 +202,23 @@ class Team:
 
     def _mind(self, peer: Peer) -> None:
         """In rank zero: whether another process that starts training fails or dies."""
-        local = self.start.local_size or 1
         number = peer.rank or 0
-        if number % local:
+        if number % (self.start.local_size or 1):
             # it only waits; whoever started it misses it
             return
         message = peer.receive()
         if self._closing:
             return
         if message is None:
-            self.abort.now(_death(number, "rank 0"))
+            self.abort.now(_death(self._name(number), self._name(0)))
         else:
-            who = f"node {number // local}" if self.start.nodes > 1 else f"rank {number}"
-            self._end(_failure(who, message["failed"], message))
+            self._end(_failure(self._name(number), message["failed"], message))
+
+    def _name(self, rank: int) -> str:
+        """Training numbers its ranks anew, so of several nodes only their own numbers are clear."""
+        if self.start.nodes == 1:
+            return f"rank {rank}"
+        return f"node {rank // (self.start.local_size or 1)}"
 
     def _end(self, error: TrainError) -> None:
         if error.exit_code in SIGNAL_EXITS:
@@ -248,10 +252,10 @@ def _failure(who: str, code: int, message: Mapping[str, Any]) -> TrainError:
     )
 
 
-def _death(rank: int, witness: str) -> TrainError:
+def _death(who: str, witness: str) -> TrainError:
     return TrainingError(
-        f"rank {rank} died: it closed the connection without a word, or is out of reach",
+        f"{who} died: it closed the connection without a word, or is out of reach",
         where=witness,
-        hint=f"see the output of rank {rank}; if that says nothing it was killed, "
+        hint=f"see the output of {who}; if that says nothing it was killed, "
         "for lack of memory perhaps, or its network failed",
     )
