@@ -144,8 +144,8 @@ def _places(settings: Settings, environ: Mapping[str, str], team: Team) -> dict[
     for name, (path, mark) in theirs.items():
         if name not in own or own[name][1] != mark:
             raise SettingsError(
-                f"the {name} differ from node 0's: {own.get(name, ('none',))[0]} is not what "
-                f"{path} is there",
+                f"the {name} of this node and of node 0 are not the same: "
+                f"{own.get(name, ('none',))[0]} and, there, {path}",
                 where="--model and --data",
                 hint="give every node the same files",
             )

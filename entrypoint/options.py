@@ -116,6 +116,14 @@ lr = option(
     metavar="RATE",
     help="Peak learning rate.  [default: by method and model size]",
 )
+log_every = option(
+    "--log-every",
+    type=POSITIVE,
+    default=DEFAULTS["log_every"],
+    show_default=True,
+    metavar="SECONDS",
+    help="How often a line says how far training is, where there is no terminal for a bar.",
+)
 save_every = option(
     "--save-every",
     type=POSITIVE,

@@ -34,6 +34,7 @@ OPTION_OF_KEY = {
     "max_steps_per_epoch": "--max-steps",
     "batch_size": "--batch-size",
     "optimizer.lr": "--lr",
+    "log_every_seconds": "--log-every",
     "save_every_n_steps": "--save-every",
     "keep_checkpoints": "--keep",
     "resume": "--resume",
@@ -162,6 +163,7 @@ def make_plan(
         "max_seq_len": max_seq_len,
         # a window holds the longest row there can be
         "packing_window": max_seq_len,
+        "log_every_seconds": settings.log_every,
         "save_every": settings.save_every,
         "keep": settings.keep,
         "resume": resumed(settings),

@@ -4,6 +4,7 @@ import codecs
 import os
 import re
 import selectors
+import shutil
 import signal
 import subprocess
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from entrypoint.command import Command
+from entrypoint.progress import COLUMNS
 from entrypoint.secrets import Redactor
 
 CHUNK_BYTES = 65_536
@@ -108,7 +110,7 @@ def run(
         with (
             subprocess.Popen(
                 command.argv,
-                env={**environ, **command.environment},
+                env={**environ, **command.environment, **(_width() if live else {})},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -155,6 +157,10 @@ def pieces(stream: IO[bytes]) -> Iterator[str]:
                 break
     if rest:
         yield rest + "\n"
+
+
+def _width() -> dict[str, str]:
+    return {COLUMNS: str(shutil.get_terminal_size().columns)}
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

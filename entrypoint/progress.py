@@ -7,6 +7,8 @@ from typing import Any
 from tqdm import tqdm
 
 LINE_EVERY_S = 10.0
+COLUMNS = "TUNECASK_COLUMNS"
+"""Variable that tells a process whose output we pass on the terminal's width; unset for none."""
 SMALL = 1_000_000
 """Bytes below which a file is not worth a line."""
 

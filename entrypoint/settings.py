@@ -30,7 +30,7 @@ OF_OBJECTIVE: dict[Objective, tuple[str, ...]] = {
 POSITIVE = (
     "epochs", "max_steps", "batch_size", "lr", "max_seq_len", "limit",
     "nproc_per_node", "lora_rank", "lora_alpha", "beta", "temperature",
-    "save_every", "keep", "grace", "eval_every", "early_stop",
+    "log_every", "save_every", "keep", "grace", "eval_every", "early_stop",
 )  # fmt: skip
 
 
@@ -72,6 +72,8 @@ class Settings:
     """Rows per optimizer step."""
     lr: float | None = None
     """Peak learning rate."""
+    log_every: int = 10
+    """Seconds between lines about the progress, where there is no terminal."""
     save_every: int = 100
     """Steps between checkpoints."""
     keep: int = 2

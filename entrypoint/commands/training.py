@@ -21,6 +21,7 @@ RUN = (
     options.batch_size,
     options.lr,
     options.max_seq_len,
+    options.log_every,
     options.save_every,
     options.keep,
     options.resume,

@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from entrypoint.errors import Interrupted, SettingsError, TrainingError
-from entrypoint.files import write_json
 from entrypoint.tune import checkpoints, state
 from entrypoint.tune.batches import Batch, Encoded, Schedule, silent
+from entrypoint.tune.finite import check_finite
 from entrypoint.tune.metrics import MetricStream
 from entrypoint.tune.objectives import Objective, add
+from entrypoint.tune.progress import Progress
 from entrypoint.tune.stopping import Stop
 from entrypoint.tune.validation import Validation, padded
 from entrypoint.tune.worlds import Ranks
@@ -35,6 +35,9 @@ class Habits:
     epochs: int
     clip_grad_norm: float | None
     log_every: int
+    """Steps between lines of the metrics."""
+    say_every: float
+    """Seconds between lines about the progress, where there is no terminal for a bar."""
     save_every: int | None
     """Steps between checkpoints; None saves one in the end alone."""
     keep: int
@@ -58,6 +61,8 @@ class Position:
     best_step: int | None = None
     best_loss: float = math.inf
     looks_since_best: int = 0
+    due: dict[str, float] | None = None
+    """Metrics of the step, when a signal came before its validation was through."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -93,9 +98,10 @@ class Loop:
         here = self.position
         total = self.habits.epochs * self.schedule.steps
         self.model.train()
-        with tqdm(
-            total=total, initial=here.step, disable=not self.ranks.leads, unit="step"
-        ) as progress:
+        shown = self.ranks.leads
+        with Progress(total, here.step, every=self.habits.say_every, shown=shown) as progress:
+            if here.due:
+                self._conclude(here.due, progress)
             while not self._enough():
                 if here.rows + self.schedule.rows_per_step > self.schedule.rows_per_epoch:
                     here.epoch, here.rows = here.epoch + 1, 0
@@ -110,7 +116,7 @@ class Loop:
         Raises:
             SettingsError: it is of another data set, seed or set of weights.
         """
-        tensors, facts = checkpoints.read(path)
+        tensors, facts = self._read(path)
         for name, value in self._identity().items():
             if facts["identity"][name] != value:
                 raise SettingsError(
@@ -123,7 +129,7 @@ class Loop:
         self.scheduler.load_state_dict(facts["scheduler"])
         here = self.position = Position(**facts["position"])
         self.start_from(here.step)
-        if path.parent == self.habits.checkpoints:
+        if self.ranks.of_the_leader(path.parent == self.habits.checkpoints):
             self.saved = here.step
         else:  # the best lies there, and nothing here yet
             here.best_step, here.best_loss, here.looks_since_best = None, math.inf, 0
@@ -144,12 +150,20 @@ class Loop:
         best = self.position.best_step
         if best is not None and best != self.position.step:
             path = self.habits.checkpoints / f"step_{best}"
-            if fault := checkpoints.fault_of(path):
+            fault = checkpoints.fault_of(path) if self.ranks.leads else None
+            if fault := self.ranks.of_the_leader(fault):
                 raise TrainingError(f"the best checkpoint is not whole: {fault}", where=path)
-            tensors, facts = checkpoints.read(path)
-            state.restore(self.model, self.optimizer, self.ranks, tensors, facts)
+            state.restore(self.model, self.optimizer, self.ranks, *self._read(path))
+            if self.ranks.leads:
+                print(f"the model is that of step {best}: its validation loss is the lowest")
 
-    def _advance(self, progress: Any) -> None:
+    def _read(self, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors, in the first process, and facts of a checkpoint, which may be on its node
+        alone."""
+        tensors, facts = checkpoints.read(path) if self.ranks.leads else ({}, {})
+        return tensors, self.ranks.of_the_leader(facts)
+
+    def _advance(self, progress: Progress) -> None:
         """One step and what is due after it."""
         began, here = time.perf_counter(), self.position
         order = self.schedule.order(here.epoch)[here.rows : here.rows + self.schedule.rows_per_step]
@@ -158,19 +172,18 @@ class Loop:
         metrics |= {"epoch": here.epoch + 1}
         took = time.perf_counter() - began
         metrics |= {"tokens_per_second": metrics["tokens"] / took, "step_seconds": took}
-        improved = self._validate(metrics)
+        shown = {name: metrics[name] for name in ("loss", *self.objective.shown)}
+        progress.advance(here.step, metrics["tokens"], shown)
+        self._conclude(metrics, progress)
+
+    def _conclude(self, metrics: dict[str, float], progress: Progress) -> None:
+        """What is due after a step, its metrics so far given."""
+        here = self.position
+        here.due = metrics
+        improved = self._validate(metrics, progress)
+        here.due = None
         if self.stream and here.step % self.habits.log_every == 0:
             self.stream.log_dict(metrics | self._memory(), here.step)
-        progress.set_postfix_str(
-            ", ".join(
-                (
-                    *(f"{name} {metrics[name]:.3f}" for name in ("loss", *self.objective.shown)),
-                    f"{metrics['tokens_per_second']:,.0f} tokens/s",
-                )
-            ),
-            refresh=False,
-        )
-        progress.update()
         if improved or (self.habits.save_every and here.step % self.habits.save_every == 0):
             self._save()
 
@@ -205,52 +218,42 @@ class Loop:
                 self.model.parameters(), self.habits.clip_grad_norm
             )
             found["grad_norm"] = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-        self._check_finite(found, numbers)
+        where = self.habits.logs, self.position.step + 1, self.position.epoch + 1
+        check_finite(found, numbers, self.ranks, *where)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.scheduler.step()
         return found | {"tokens": int(real), "tokens_trained": int(trained)}
 
-    def _validate(self, metrics: dict[str, float]) -> bool:
+    def _validate(self, metrics: dict[str, float], progress: Progress) -> bool:
         """Add the validation loss when it is due; whether it is the lowest so far."""
         here = self.position
-        if self.validation is None or here.step % self.validation.every:
+        if self.validation is None or (here.step % self.validation.every and not self._last()):
             return False
         found = self.validation.loss(self.model, self.objective, self.ranks, self.stop)
-        if found is None:
-            return False
+        if isinstance(found, int):
+            self._interrupted(found)
         loss, own = found
         metrics["validation_loss"] = loss
         metrics |= {f"validation_{name}": value for name, value in own.items()}
-        if self.ranks.leads:
-            tqdm.write(f"step {here.step}: validation loss {loss:.4f}")
+        progress.say(f"step {here.step}: validation loss {loss:.4f}")
         if loss < here.best_loss:
             here.best_step, here.best_loss, here.looks_since_best = here.step, loss, 0
             return True
         here.looks_since_best += 1
         return False
 
+    def _last(self) -> bool:
+        """Whether no step follows."""
+        here, schedule = self.position, self.schedule
+        full = here.rows + schedule.rows_per_step > schedule.rows_per_epoch
+        return full and here.epoch + 1 >= self.habits.epochs
+
     def _enough(self) -> bool:
         patience = self.validation.patience if self.validation else None
         return patience is not None and self.position.looks_since_best >= patience
 
-    def _check_finite(self, found: dict[str, float], numbers: Sequence[int]) -> None:
-        if all(math.isfinite(value) for value in found.values()):
-            return
-        step = self.position.step + 1
-        rows = sorted(row + 1 for part in self.ranks.gathered(list(numbers)) for row in part)
-        path = self.habits.logs / f"not-finite-step-{step}.json"
-        if self.ranks.leads:
-            seen = {name: str(value) for name, value in found.items()}
-            write_json(path, {"step": step, "epoch": self.position.epoch + 1, **seen, "rows": rows})
-        raise TrainingError(
-            f"the loss is {found['loss']} at step {step}, "
-            f"the gradient's norm {found.get('grad_norm', 'unknown')}",
-            where=f"{path}, which names the rows of the step",
-            hint="lower --lr, look at these rows, or train with --dtype fp32",
-        )
-
-    def _interrupted(self, number: int) -> None:
+    def _interrupted(self, number: int) -> NoReturn:
         self.optimizer.zero_grad(set_to_none=True)
         self._save()
         raise Interrupted(

@@ -65,15 +65,15 @@ class MetricStream(MetricLoggerInterface):
 
     def rewind(self, step: int) -> None:
         """Forget what was logged after that step: a resumed run makes those steps again."""
-        self._file.seek(0)
-        kept = []
-        for line in self._file:
-            # a killed process may have left half a line
-            if not line.endswith("\n") or json.loads(line)["step"] > step:
-                break
-            kept.append(line)
-        self._file.truncate(0)
-        self._file.writelines(kept)
+        kept = 0
+        with Path(self._file.name).open("rb") as file:
+            for line in file:
+                # a killed process may have left half a line
+                if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                    break
+                kept += len(line)
+        # cut, not written anew: nothing is lost if this process is killed too
+        self._file.truncate(kept)
         self._open(step)
 
     def close(self, ending: Ending = "finished") -> None:

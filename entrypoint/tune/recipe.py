@@ -94,12 +94,13 @@ def train(recipe: DictConfig, ranks: Ranks, stop: Stop) -> None:
         if wanted := recipe.get("resume"):
             _resume(loop, wanted)
         loop.run()
-        if loop.validation and loop.validation.patience is not None:
-            loop.load_best()
+        loop.load_best()
         weights = full_weights(loop.model, ranks)
         if ranks.leads:
             artifacts = method.artifacts(dict(weights))
             checkpointer.save_checkpoint(artifacts, epoch=recipe.epochs - 1)
+        # torchrun gives processes that end early 300 s to wait for the others
+        ranks.total(0)
 
 
 def _resume(loop: Loop, wanted: str) -> None:
@@ -185,6 +186,7 @@ def build(
             epochs=recipe.epochs,
             clip_grad_norm=None if clip is None else float(clip),
             log_every=recipe.get("log_every_n_steps", 1),
+            say_every=recipe.get("log_every_seconds", 10),
             save_every=recipe.get("save_every_n_steps"),
             keep=recipe.get("keep_checkpoints", 1),
             checkpoints=output,

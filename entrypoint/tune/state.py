@@ -50,11 +50,16 @@ def restore(
     tensors: dict[str, torch.Tensor],
     facts: dict[str, Any],
 ) -> None:
-    """Put back what `capture` gave; every process has read it.
+    """Put back what `capture` gave; all processes must call it.
+
+    Args:
+        tensors: of the first process, which gives the others their part: they need no file.
+        facts: of all processes.
 
     Raises:
         SettingsError: other weights are trained now than then.
     """
+    tensors = ranks.tensors_of_the_leader(tensors)
     weights = _under(WEIGHT, tensors)
     trained = {
         # activation checkpointing puts a wrapper's name into those of its layer
@@ -82,6 +87,8 @@ def restore(
         optim_state_dict=cast(
             Any, {"state": moments, "param_groups": facts["optimizer"]["groups"]}
         ),
+        # broadcast_from_rank0 would do what is done above, but in torch 2.13 the processes disagree
+        # about the collectives of a model with frozen weights
         options=StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False),
     )
     if numbers := _under(f"{RNG}{ranks.rank}/", tensors):

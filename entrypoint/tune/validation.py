@@ -33,9 +33,9 @@ class Validation:
         objective: Objective,
         ranks: Ranks,
         stop: Stop,
-    ) -> tuple[float, dict[str, float]] | None:
+    ) -> tuple[float, dict[str, float]] | int:
         """Means of the loss and of the objective's own figures over all rows, in all processes
-        together; None when a signal came meanwhile."""
+        together; the signal's number when one came meanwhile."""
         own = range(ranks.rank, len(self.rows), ranks.size)
         # the same number of rounds for all: the first process has the most rows
         most = range(0, len(range(0, len(self.rows), ranks.size)), ROWS_AT_ONCE)
@@ -49,7 +49,7 @@ class Validation:
                 passes, stopped = ranks.largest(len(batches), stop.number)
                 if stopped:
                     model.train()
-                    return None
+                    return int(stopped)
                 idle = [] if len(batches) == passes else [silent(self.layout([self.rows[0]])[0])]
                 for batch in padded(batches, idle, int(passes)):
                     part, figures = objective(batch.to(ranks.device))

@@ -49,6 +49,17 @@ class Ranks:
         dist.broadcast_object_list(values, src=0)
         return values[0]
 
+    def tensors_of_the_leader(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The tensors on the CPU that the first process holds, one by one; the others give none."""
+        if self.size == 1:
+            return tensors
+        shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+        found = {}
+        for name, (shape, dtype) in self.of_the_leader(shapes).items():
+            found[name] = tensors[name] if self.leads else torch.empty(shape, dtype=dtype)
+            dist.broadcast(found[name], src=0)
+        return found
+
     def _reduced(self, values: tuple[float, ...], operation: Any) -> list[float]:
         if self.size == 1:
             return list(values)

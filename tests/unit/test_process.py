@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import entrypoint
 from entrypoint.command import Command
+from entrypoint.errors import TrainingError
 from entrypoint.process import PROGRESS_SECONDS, LineSplitter, git_revision, pieces, run
+from entrypoint.team import Abort
 
 
 def python(code: str, **environment: str) -> Command:
@@ -129,3 +132,50 @@ def test_a_progress_bar_is_shown_as_it_moves(tmp_path: Path):
 
 def test_git_revision_outside_a_checkout(tmp_path: Path):
     assert git_revision(tmp_path) is None
+
+
+def test_a_failure_elsewhere_kills_the_command_at_once(tmp_path: Path):
+    abort = Abort()
+    threading.Timer(0.3, abort.now, (TrainingError("elsewhere"),)).start()
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    began = time.monotonic()
+    ended = run(python(code), os.environ, tmp_path / "l", io.StringIO(), ends=abort.ends)
+    assert ended.code == -signal.SIGKILL
+    assert time.monotonic() - began < 30
+
+
+DIES_WITH_PARENT = """
+import os, signal, subprocess, sys, time
+from entrypoint.tune.agent import die_with_parent
+if sys.argv[1:]:
+    die_with_parent()
+    print("ready", flush=True)
+    time.sleep(60)
+child = subprocess.Popen((sys.executable, sys.argv[0], "child"), stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_parent_has_started_dies_too(tmp_path: Path):
+    script = tmp_path / "parent.py"
+    script.write_text(DIES_WITH_PARENT)
+    command = Command(
+        argv=(sys.executable, str(script)),
+        environment={"PYTHONPATH": str(Path(entrypoint.__file__).parents[1])},
+    )
+    ended = run(command, os.environ, tmp_path / "l", io.StringIO())
+    assert ended.code == -signal.SIGKILL
+    pid = int(ended.tail)
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and "(zombie)" not in status_of(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def status_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return "(zombie)"

@@ -129,16 +129,38 @@ def test_a_signal_within_a_step_undoes_the_step(tiny_model: Path, tmp_path: Path
     assert losses(resumed) == losses(straight)
 
 
-def test_a_signal_ends_a_look_at_held_out_rows(tiny_model: Path, tmp_path: Path):
+def test_a_look_at_held_out_rows_that_a_signal_ended_is_made_again(
+    tiny_model: Path, tmp_path: Path
+):
     data = few_rows(tmp_path / "data", train=24, held_out=40)
-    given = {"data": data, "eval_every": 1, "max_steps": 2}
+    given = {"data": data, "eval_every": 1, "max_steps": 3, "early_stop": 2}
+    straight = train(recipe(tiny_model, tmp_path / "straight", **given))
     config = recipe(tiny_model, tmp_path / "run", **given)
     # two looks in the step, then one before each sixteen rows
     with pytest.raises(Interrupted, match="after step 1"):
         train(config, stop_at_look=4)
-    (step,) = metrics(config)
-    assert "validation_loss" not in step
+    assert metrics(config) == []
     assert (tmp_path / "run" / "checkpoints" / "step_1").is_dir()
+    resumed = train(recipe(tiny_model, tmp_path / "run", resume="auto", **given))
+    for name in ("step", "loss", "validation_loss"):
+        assert [step[name] for step in resumed] == [step[name] for step in straight]
+
+
+def test_the_last_step_is_looked_at_and_the_best_is_handed_over(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    data = few_rows(tmp_path / "data", train=40, held_out=8)
+    output = tmp_path / "run"
+    steps = train(
+        recipe(tiny_model, output, "+optimizer.maximize=true", lr=3e-2,
+               data=data, eval_every=2, max_steps=5)
+    )  # fmt: skip
+    looks = {step["step"]: step.get("validation_loss") for step in steps}
+    assert [step for step, loss in looks.items() if loss] == [2, 4, 5]
+    assert "the model is that of step 2" in capsys.readouterr().out
+    saved = load_file(output / "checkpoints" / "step_2" / "state.safetensors")
+    adapter = torch.load(output / "checkpoints" / "epoch_0" / "adapter_model.pt")
+    assert all(torch.equal(adapter[name], saved[f"weight/{name}"]) for name in adapter)
 
 
 def test_checkpoints_of_another_course_do_not_stay(tiny_model: Path, tmp_path: Path):
