@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint import nodes
+from entrypoint import inputs, nodes
 from entrypoint.data.dataset import Dataset
 from entrypoint.data.writing import RowFile
 from entrypoint.errors import SettingsError
@@ -49,8 +49,9 @@ def find(monkeypatch: pytest.MonkeyPatch):
     """Lets a node find these inputs."""
 
     def given(model: Model, rows: Dataset) -> None:
-        monkeypatch.setattr(nodes, "find_inputs", lambda *_, **__: (model, rows))
-        monkeypatch.setattr(nodes.model_source, "ensure_present", lambda *_: None)
+        found = inputs.Inputs(model=model, dataset=rows, teacher=None)
+        monkeypatch.setattr(inputs, "find", lambda *_, **__: found)
+        monkeypatch.setattr(inputs, "ensure_present", lambda *_: None)
 
     return given
 
@@ -82,9 +83,7 @@ def test_3_other_weights_or_rows_than_those_of_node_0(tmp_path: Path, find):
     there = nodes.marked(model, rows)
     other = b"w" * 50_000 + b"x" * 50_000
     find(model_in(tmp_path / "here", other), rows)
-    with pytest.raises(
-        SettingsError, match="the model of this node"
-    ):
+    with pytest.raises(SettingsError, match="the model of this node"):
         places(Heard(inputs=there))
     find(model, rows_in(Path("/here/train.jsonl"), sha256="2"))
     with pytest.raises(SettingsError, match="the training rows of this node"):
