@@ -39,6 +39,8 @@ class Conversations(Chat):
     def __init__(self, tokenizer: Any, train_on: TrainOn) -> None:
         self.tokenizer = tokenizer
         self.train_on = train_on
+        # the model that answers is loaded, and was trained with this tokenizer
+        self._vocabulary = None
 
 
 def task_manager(tasks: Collection[str], include: Path | None) -> Tasks:

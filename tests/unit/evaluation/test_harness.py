@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from entrypoint.errors import SettingsError
-from entrypoint.evaluation.harness import performance, task_manager
+from entrypoint.evaluation.harness import Conversations, performance, task_manager
 from entrypoint.evaluation.model import Work
 from entrypoint.evaluation.request import Request, Rows
 
@@ -43,3 +43,11 @@ def test_tokens_of_all_processes_by_the_seconds_of_the_slowest():
     assert found["scored_tokens_per_second"] is None
     assert (found["seconds"], found["cpu_seconds"]) == (2.0, 3.0)
     assert (found["peak_bytes"], found["rows_at_once"], found["processes"]) == (30, 30, 2)
+
+
+def test_conversations_are_written_with_a_tokenizer_that_is_loaded(tiny_model: Path):
+    from transformers import AutoTokenizer
+
+    chat = Conversations(AutoTokenizer.from_pretrained(tiny_model), "all")
+    (encoded,) = chat.encode_texts(["Oslo"], [[(0, 4)]])
+    assert encoded.ids
