@@ -9,7 +9,19 @@ from collections.abc import Sequence
 import click
 
 from entrypoint import noise, secrets
-from entrypoint.commands import doctor, dpo, evaluate, kd, models, prepare, quantize, sft, tune
+from entrypoint.commands import (
+    compare,
+    doctor,
+    dpo,
+    evaluate,
+    kd,
+    models,
+    prepare,
+    quantize,
+    report,
+    sft,
+    tune,
+)
 from entrypoint.errors import ExitCode, Interrupted, TrainError
 
 BUG = "This is a bug in Tunecask. Run `train --debug …` and report what it prints."
@@ -35,6 +47,8 @@ train.add_command(sft.sft)
 train.add_command(dpo.dpo)
 train.add_command(kd.kd)
 train.add_command(evaluate.evaluate)
+train.add_command(compare.compare)
+train.add_command(report.report)
 train.add_command(quantize.quantize)
 train.add_command(models.models)
 train.add_command(prepare.prepare)

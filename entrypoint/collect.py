@@ -2,12 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from entrypoint.errors import TrainingError
+from entrypoint.evaluation.request import Evaluation
 from entrypoint.files import share, write_json
+from entrypoint.gate import Verdict
 from entrypoint.models.card import TORCH_DTYPE
 from entrypoint.plan import Plan
 
@@ -106,8 +108,9 @@ def _state_dtype(config_path: Path, dtype: str) -> None:
 def write_result(
     plan: Plan,
     metrics: TrainingMetrics,
-    evaluations: Mapping[str, Mapping[str, float]],
+    evaluations: Sequence[Evaluation],
     quantized: Sequence[str],
+    verdicts: Sequence[Verdict] = (),
 ) -> None:
     """Write result.json, the versioned summary that other programs read."""
     result = {
@@ -122,6 +125,8 @@ def write_result(
             "adapter": "adapter" if plan.folder.adapter.is_dir() else None,
             "quantized": {method: f"quantized/{method}" for method in quantized},
         },
-        "evaluation": evaluations,
+        "evaluation": {found.label: dict(found.scores) for found in evaluations},
+        "comparison": plan.folder.comparison.name if evaluations else None,
+        "gates": [asdict(verdict) for verdict in verdicts],
     }
     write_json(plan.folder.result, result)

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from entrypoint.parameters import POSITIVE, CommaList, Override
+from entrypoint.parameters import POSITIVE, CommaList, Condition, Override
 from entrypoint.settings import (
     EMBEDDED,
     Device,
@@ -247,6 +247,15 @@ shared_storage = option(
 )
 limit = option(
     "--limit", type=POSITIVE, metavar="ROWS", help="Evaluate at most so many rows per task."
+)
+gates = option(
+    "--gate",
+    "gates",
+    multiple=True,
+    type=Condition(),
+    metavar="CONDITION",
+    help="What a score must meet, else the exit code is 8: 'exact_match>=base-0.01', "
+    "'TASK/loss<=1.5'. Repeatable.",
 )
 dry_run = option(
     "--dry-run", is_flag=True, help="Print plan, recipe and command; write and start nothing."

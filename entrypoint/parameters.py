@@ -57,6 +57,15 @@ class Override(click.ParamType[str, Any]):
         return shlex.split(rv)
 
 
+class Condition(click.ParamType[str, Any]):
+    """`score>=bound`; a variable holds several, split and quoted as a shell does."""
+
+    name = "condition"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return shlex.split(rv)
+
+
 class Columns(click.ParamType[dict[str, str], Any]):
     """`field=column,field=column`."""
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from entrypoint import (
     allocator,
     collect,
+    gate,
     inputs,
     launch,
     loggers,
@@ -20,7 +21,7 @@ from entrypoint import (
     zero_first,
 )
 from entrypoint.command import Command, tune_command
-from entrypoint.comparison import show
+from entrypoint.comparing import check_gates, conclude
 from entrypoint.errors import SettingsError
 from entrypoint.evaluation.request import Evaluation
 from entrypoint.methods import trained_parameters
@@ -33,6 +34,7 @@ from entrypoint.plan import Plan, decided, make_plan, option_of_key
 from entrypoint.preparation import check_rows
 from entrypoint.quantization import METHODS, check, check_sizes, quantize, size_bytes
 from entrypoint.render import check_agreement, render
+from entrypoint.reporting import report
 from entrypoint.run_folder import default_output
 from entrypoint.scoring import check_tasks, evaluate_checkpoint
 from entrypoint.settings import Device, Dtype, QuantizationMethod, Settings
@@ -59,6 +61,7 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
     found = inputs.find(settings, environ, dry=settings.dry_run)
     model, dataset, teacher = found.model, found.dataset, found.teacher
     check_tasks(settings, dataset)
+    check_gates(settings, dataset)
     if "eval" in settings.then and model.native_tokenizer:
         raise SettingsError(
             f"the model has no {FAST}, so evaluation has no chat template to apply",
@@ -154,12 +157,15 @@ def lead(settings: Settings, environ: Mapping[str, str], team: Team) -> None:
             for label, folder in checkpoints.items():
                 step(console, f"evaluating the {label} model")
                 evaluations.append(evaluate_checkpoint(plan, label, folder, environ))
-    collect.write_result(
-        plan, metrics, {found.label: found.scores for found in evaluations}, quantized
+    verdicts = (
+        conclude(evaluations, settings.gates, plan.folder.comparison, console)
+        if evaluations
+        else ()
     )
-    if evaluations:
-        show(evaluations, console)
+    collect.write_result(plan, metrics, evaluations, quantized, verdicts)
+    console.print(f"report: {report(plan.folder)}", markup=False)
     console.print(f"run folder: {plan.folder.root}")
+    gate.enforce(verdicts, plan.folder.comparison)
 
 
 def quantize_one(

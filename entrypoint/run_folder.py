@@ -53,13 +53,25 @@ class RunFolder:
     @property
     def results(self) -> tuple[Path, ...]:
         """Folders that are made after training."""
-        return (self.final, self.adapter, self.root / "quantized", self.root / "eval")
+        return (self.final, self.adapter, self.root / "quantized", self.evaluations)
 
     def quantized(self, method: str) -> Path:
         return self.root / "quantized" / method
 
+    @property
+    def evaluations(self) -> Path:
+        return self.root / "eval"
+
     def evaluation(self, label: str) -> Path:
-        return self.root / "eval" / f"{label}.json"
+        return self.evaluations / f"{label}.json"
+
+    @property
+    def comparison(self) -> Path:
+        return self.root / "compare.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
 
 
 def default_output(kind: str, name: str) -> Path:

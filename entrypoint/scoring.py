@@ -11,7 +11,7 @@ from rich.console import Console
 
 from entrypoint import allocator, launch, process, topology
 from entrypoint.command import evaluation_command
-from entrypoint.comparison import show
+from entrypoint.comparison.table import show
 from entrypoint.data import dataset as datasets
 from entrypoint.data.dataset import Dataset
 from entrypoint.data.shapes import Task

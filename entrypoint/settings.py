@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from entrypoint import gate
 from entrypoint.errors import SettingsError
 
 Objective = Literal["sft", "dpo", "kd"]
@@ -99,6 +100,8 @@ class Settings:
     tasks: tuple[str, ...] = ()
     """lm-eval tasks for `eval`; the built-in data has one of its own."""
     tasks_folder: Path | None = None
+    gates: tuple[str, ...] = ()
+    """Conditions on scores, as `exact_match>=base-0.01`: see entrypoint.gate."""
     nproc_per_node: int | None = None
     """Training processes of a node, each with its device."""
     shared_storage: bool = False
@@ -124,6 +127,8 @@ class Settings:
                 where="--resume or TRAIN_RESUME",
                 hint="name the run folder with --output",
             )
+        for text in self.gates:
+            gate.parse(text)
         if self.early_stop and not self.eval_every:
             raise SettingsError(
                 "there is no validation loss to stop by",

@@ -36,6 +36,7 @@ RUN = (
     options.tasks,
     options.tasks_folder,
     options.limit,
+    options.gates,
     options.nproc_per_node,
     options.shared_storage,
     options.device,

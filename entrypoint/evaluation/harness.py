@@ -9,9 +9,9 @@ from typing import Any
 from lm_eval import simple_evaluate
 from lm_eval.api.registry import AGGREGATION_REGISTRY
 from lm_eval.tasks import TaskManager
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
-from entrypoint.data.chat import Chat, TrainOn
+from entrypoint.data.chat import Chat
 from entrypoint.errors import DataError, SettingsError
 from entrypoint.evaluation.memory import peak_bytes
 from entrypoint.evaluation.model import Model, Work
@@ -31,16 +31,6 @@ class Tasks(TaskManager):  # type: ignore[misc]
     def load(self, task_list: Any) -> Any:
         self.loaded = super().load(task_list)
         return self.loaded
-
-
-class Conversations(Chat):
-    """Writes conversations with a tokenizer that is loaded already, with or without a template."""
-
-    def __init__(self, tokenizer: Any, train_on: TrainOn) -> None:
-        self.tokenizer = tokenizer
-        self.train_on = train_on
-        # the model that answers is loaded, and was trained with this tokenizer
-        self._vocabulary = None
 
 
 def task_manager(tasks: Collection[str], include: Path | None) -> Tasks:
@@ -76,7 +66,9 @@ def evaluate(request: Request) -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     ranks = Ranks.join()
     manager = task_manager(request.tasks, request.include)
-    tokenizer = load_tokenizer(request)
+    rows, tasks = request.rows, list[Any](request.tasks)
+    chat = Chat(str(tokenizer_folder(request)), rows.train_on if rows else "all")
+    tokenizer = chat.tokenizer
     templated = bool(tokenizer.chat_template)
     if request.chat_template and not templated:
         raise SettingsError(
@@ -85,8 +77,6 @@ def evaluate(request: Request) -> None:
     if request.chat_template is False:
         tokenizer.chat_template = None
         templated = False
-    rows, tasks = request.rows, list[Any](request.tasks)
-    chat = Conversations(tokenizer, rows.train_on if rows else "all")
     if rows:
         limits = {"max_new_tokens": request.max_new_tokens, "stop": request.stop}
         tasks.append(RowTask(rows, chat, **limits))  # type: ignore[arg-type]
@@ -142,11 +132,12 @@ def evaluate(request: Request) -> None:
     ranks.leave()
 
 
-def load_tokenizer(request: Request) -> Any:
-    """The adapter's tokenizer where it has one, else the model's."""
+def tokenizer_folder(request: Request) -> Path:
+    """The adapter's folder where it has a tokenizer, else the model's."""
     adapter = request.adapter
-    own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
-    return AutoTokenizer.from_pretrained(adapter if own else request.checkpoint)
+    if adapter is not None and (adapter / "tokenizer_config.json").is_file():
+        return adapter
+    return request.checkpoint
 
 
 def load_model(request: Request, ranks: Ranks) -> Any:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from entrypoint.evaluation.request import ROUGE
+
 Sums = Any
 """Sums of the samples' values: an array of shape [..., parts]."""
 Aggregation = Callable[[Sums, Any], Any]
-
-ROUGE = ("rouge1", "rouge2", "rougeL")
 
 
 def _ratio(sums: Sums) -> Any:

@@ -88,6 +88,28 @@ class Metric:
     higher_is_better: bool = True
 
 
+ROUGE = ("rouge1", "rouge2", "rougeL")
+LOSS = {
+    "loss": Metric(aggregation="ratio", higher_is_better=False),
+    "perplexity": Metric(aggregation="exp_ratio", higher_is_better=False),
+}
+ANSWERS = {
+    "exact_match": Metric(aggregation="mean"),
+    **{name: Metric(aggregation="mean") for name in ROUGE},
+    "bleu": Metric(aggregation="corpus_bleu"),
+}
+PREFERENCE = {
+    "preference_accuracy": Metric(aggregation="mean"),
+    "preference_margin": Metric(aggregation="mean"),
+}
+METRICS: Mapping[str, Mapping[str, Metric]] = {
+    "sft": {**ANSWERS, **LOSS},
+    "preference": {**PREFERENCE, **LOSS},
+    "text": LOSS,
+}
+"""Kind of rows -> what is computed of them."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """One checkpoint's scores."""

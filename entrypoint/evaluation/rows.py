@@ -15,7 +15,7 @@ from entrypoint.data.chat import Chat, Span
 from entrypoint.data.rows import to_messages, to_tools
 from entrypoint.errors import DataError
 from entrypoint.evaluation import metrics
-from entrypoint.evaluation.request import Metric, Rows
+from entrypoint.evaluation.request import ANSWERS, METRICS, Rows
 
 Message = dict[str, Any]
 MARGIN = 8
@@ -23,26 +23,6 @@ MARGIN = 8
 is not taken for right."""
 LONGEST_ANSWER = 512
 """Tokens, unless --max-new-tokens says otherwise."""
-
-LOSS = {
-    "loss": Metric(aggregation="ratio", higher_is_better=False),
-    "perplexity": Metric(aggregation="exp_ratio", higher_is_better=False),
-}
-ANSWERS = {
-    "exact_match": Metric(aggregation="mean"),
-    **{name: Metric(aggregation="mean") for name in metrics.ROUGE},
-    "bleu": Metric(aggregation="corpus_bleu"),
-}
-PREFERENCE = {
-    "preference_accuracy": Metric(aggregation="mean"),
-    "preference_margin": Metric(aggregation="mean"),
-}
-METRICS: Mapping[str, Mapping[str, Metric]] = {
-    "sft": {**ANSWERS, **LOSS},
-    "preference": {**PREFERENCE, **LOSS},
-    "text": LOSS,
-}
-"""Kind of rows -> what is computed of them."""
 
 
 class Lines(Sequence[dict[str, Any]]):

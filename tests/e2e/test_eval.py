@@ -63,9 +63,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, data: Path) 
     ended = train(
         "sft", "--model", tiny_model, "--data", data, "--output", output, "--batch-size", 4,
         "--max-seq-len", 128, "--epochs", 4, "--lr", 0.02, "--eval-every", 16, "--then", "eval",
-        "--dtype", "fp32",
+        "--dtype", "fp32", "--gate", "loss<=base-0.1",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "met    loss<=base-0.1" in ended.stdout
     return output
 
 
@@ -171,6 +172,73 @@ def test_lm_evals_own_tools_read_what_is_written(run: Path):
     assert {"doc_id", "arguments", "resps", "filtered_resps", "target", "doc_hash"} <= set(
         found.column_names
     )
+
+
+def test_the_pipeline_compares_what_it_has_scored(run: Path):
+    found = json.loads((run / "compare.json").read_text())
+    assert list(found["models"]) == ["base", "tuned"]
+    by_metric = {one["score"].rsplit("/")[-1]: one for one in found["differences"]}
+    assert by_metric["loss"]["verdict"] == "better"
+    assert by_metric["loss"]["high"] < 0
+    assert by_metric["exact_match"]["p_value"] <= 1
+    assert found["changes"]
+    assert json.loads((run / "result.json").read_text())["gates"][0]["holds"]
+
+
+def test_8_a_broken_model_fails_the_gate_after_all_is_written(
+    run: Path, tiny_model: Path, data: Path, tmp_path: Path
+):
+    """In the pipeline, by a learning rate that ruins it, and in `train compare`."""
+    ended = train(
+        "sft", "--model", tiny_model, "--data", data, "--output", tmp_path / "run",
+        "--lr", 1.0, "--method", "full", "--batch-size", 4, "--max-steps", 4,
+        "--max-seq-len", 128, "--then", "eval",
+        TRAIN_GATE="'loss <= base + 0.5' exact_match>=-1",
+    )  # fmt: skip
+    assert ended.returncode == 8, ended.stdout + ended.stderr
+    assert "1 of 2 conditions failed" in ended.stderr
+    assert "/loss of tuned is" in ended.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [one["holds"] for one in result["gates"]] == [False, True]
+    scored = [f"{name}={run / 'eval' / 'base.json'}" for name in ("old",)]
+    ended = train(
+        "compare", *scored, f"new={tmp_path / 'run' / 'eval' / 'tuned.json'}",
+        "--gate", "loss<=old", "--output", tmp_path / "compared",
+    )  # fmt: skip
+    assert ended.returncode == 8, ended.stdout + ended.stderr
+    assert "FAILED loss<=old" in ended.stdout
+    assert (tmp_path / "compared" / "compare.json").is_file()
+
+
+def test_models_that_are_not_scored_yet_are(
+    run: Path, tiny_model: Path, data: Path, tmp_path: Path
+):
+    ended = train(
+        "compare", f"base={tiny_model}", run, "--data", data, "--limit", 3, "--max-new-tokens", 0,
+        "--output", tmp_path / "compared", "--gate", "loss<base",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert (tmp_path / "compared" / "eval" / "tuned.json").is_file()
+    other = train(
+        "compare", run / "eval" / "base.json", tmp_path / "compared" / "eval" / "tuned.json"
+    )
+    assert other.returncode == 4
+    assert "base has 6 samples and tuned 3" in other.stderr
+
+
+def test_3_a_condition_that_cannot_be_held_stops_before_any_work(tiny_model: Path, tmp_path: Path):
+    for condition, words in (
+        ("exact_match=1", "is no condition"),
+        ("accuracy>=base", "the scores are embedded/exact_match"),
+        ("loss<=bse", "the models are base, tuned"),
+    ):
+        ended = train(
+            "sft", "--model", tiny_model, "--output", tmp_path / "run", "--then", "eval",
+            "--gate", condition, "--max-seq-len", 256,
+        )  # fmt: skip
+        assert ended.returncode == 3, ended.stdout + ended.stderr
+        assert words in ended.stderr
+    assert not (tmp_path / "run").exists()
 
 
 TRUTHFUL = [

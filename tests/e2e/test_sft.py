@@ -124,7 +124,8 @@ def test_result_and_manifest_have_their_keys(finished: Any):
     output, _ = finished
     result = json.loads((output / "result.json").read_text())
     assert result.keys() == {
-        "version", "status", "objective", "method", "steps", "loss", "artifacts", "evaluation"
+        "version", "status", "objective", "method", "steps", "loss", "artifacts", "evaluation",
+        "comparison", "gates",
     }  # fmt: skip
     assert result["steps"] == 8
     assert result["loss"]["last"] < result["loss"]["first"]

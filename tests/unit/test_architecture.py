@@ -15,12 +15,12 @@ LIMIT_LINES = 300
 """Modules are kept under about this length."""
 
 ORDER = (
-    "errors", "files", "noise", "secrets", "settings", "run_folder", "topology", "allocator",
-    "progress", "team", "zero_first", "hub", "models", "data", "methods", "objectives", "inputs",
-    "loggers",
+    "errors", "files", "noise", "secrets", "gate", "settings", "run_folder", "topology",
+    "allocator", "progress", "team", "zero_first", "hub", "models", "data", "methods", "objectives",
+    "inputs", "loggers",
     "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "stock",
-    "nodes", "collect", "scoring", "preparation", "pipeline", "doctor", "parameters",
-    "options", "commands", "cli",
+    "nodes", "collect", "comparison", "scoring", "comparing", "report", "reporting", "preparation",
+    "pipeline", "doctor", "parameters", "options", "commands", "cli",
 )  # fmt: skip
 """Stages in the direction of the flow: none imports one behind it at module level."""
 

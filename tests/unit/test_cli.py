@@ -45,7 +45,7 @@ def fails(capsys: pytest.CaptureFixture[str]):
 
 @pytest.mark.parametrize(
     "command",
-    ["", "sft", "dpo", "kd", "prepare", "eval", "quantize", "models", "doctor", "tune"],
+    "  sft dpo kd prepare eval compare report quantize models doctor tune".split(" ")[1:],
 )
 def test_help(capsys: pytest.CaptureFixture[str], command: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "100")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import collect
+from entrypoint import collect, gate
 from entrypoint.errors import TrainingError
+from entrypoint.evaluation.request import Evaluation
 from tests.unit.factories import plan
 
 
@@ -67,7 +68,10 @@ def test_checkpoints_stay(finished):
 
 def test_the_result_has_its_keys(finished):
     metrics = collect.collect(finished)
-    collect.write_result(finished, metrics, {"base": {"embedded/exact_match": 0.0}}, ["8da4w"])
+    scores = {"embedded/exact_match": 0.0}
+    base = Evaluation(label="base", checkpoint=Path("/m"), scores=scores, rows={"embedded": 1})
+    verdicts = gate.judge([gate.parse("exact_match>=0.5")], {"base": scores, "tuned": scores})
+    collect.write_result(finished, metrics, [base], ["8da4w"], verdicts)
     result = json.loads(finished.folder.result.read_text())
     assert result == {
         "version": 1,
@@ -82,6 +86,17 @@ def test_the_result_has_its_keys(finished):
             "quantized": {"8da4w": "quantized/8da4w"},
         },
         "evaluation": {"base": {"embedded/exact_match": 0.0}},
+        "comparison": "compare.json",
+        "gates": [
+            {
+                "gate": "exact_match>=0.5",
+                "label": "tuned",
+                "score": "embedded/exact_match",
+                "value": 0.0,
+                "bound": 0.5,
+                "holds": False,
+            }
+        ],
     }
 
 

@@ -1,10 +1,10 @@
-"""entrypoint.comparison: the table at the end of a run."""
+"""entrypoint.comparison.table: the table at the end of a run."""
 
 from pathlib import Path
 
 from rich.console import Console
 
-from entrypoint.comparison import shown, table
+from entrypoint.comparison.table import shown, table
 from entrypoint.evaluation.request import Evaluation
 
 

@@ -1,0 +1,1 @@
+"""Several models on the same samples: differences, their certainty, and conditions on them."""

@@ -1,0 +1,99 @@
+"""What a run folder says of its run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from entrypoint.comparison.paired import Comparison, check_same, compare
+from entrypoint.data.folder import DESCRIPTION
+from entrypoint.errors import DataError, SettingsError
+from entrypoint.evaluation.request import Evaluation
+from entrypoint.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """All that the page is made of."""
+
+    name: str
+    manifest: Mapping[str, Any]
+    recipe: str
+    result: Mapping[str, Any] | None
+    """None while the run has not ended."""
+    metrics: Sequence[Mapping[str, Any]]
+    """One for each optimizer step."""
+    comparison: Comparison | None
+    """None with fewer than two evaluations on the same samples."""
+    left_out: Sequence[str]
+    """Labels of evaluations on other samples than the first one's."""
+    gates: Sequence[Mapping[str, Any]]
+    dataset: Mapping[str, Any] | None
+    """dataset.json of the prepared rows; None when they are gone from the cache."""
+
+
+def gather(run: RunFolder, evaluations: Sequence[Evaluation]) -> Facts:
+    """Read a run folder.
+
+    Args:
+        evaluations: of the run's models, the base first.
+
+    Raises:
+        SettingsError: there is no run.
+    """
+    if not run.manifest.is_file():
+        raise SettingsError(
+            f"there is no run in {run.root}",
+            where="train report",
+            hint="give the folder that `train sft` has written: it holds manifest.json",
+        )
+    recipe = run.recipe.read_text("utf-8")
+    comparison, left_out = _comparison(evaluations)
+    result = _json(run.result)
+    compared = _json(run.comparison) or {}
+    return Facts(
+        name=run.root.resolve().name,
+        manifest=json.loads(run.manifest.read_text("utf-8")),
+        recipe=recipe,
+        result=result,
+        metrics=_metrics(run.logs / "metrics.jsonl"),
+        comparison=comparison,
+        left_out=left_out,
+        gates=compared.get("gates", ()),
+        dataset=_dataset(recipe),
+    )
+
+
+def _comparison(evaluations: Sequence[Evaluation]) -> tuple[Comparison | None, list[str]]:
+    """Of the evaluations on the first one's samples; and what the others are called."""
+    same, others = list(evaluations[:1]), []
+    for one in evaluations[1:]:
+        try:
+            check_same(evaluations[0], one)
+            same.append(one)
+        except DataError:
+            others.append(one.label)
+    return (compare(same) if len(same) > 1 else None), others
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    # a killed process may have left half a line
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line[-1:] == "}"]
+
+
+def _dataset(recipe: str) -> dict[str, Any] | None:
+    """The description that lies beside the rows that the recipe names."""
+    files = OmegaConf.select(OmegaConf.create(recipe), "dataset.data_files")
+    return _json(Path(files).parent / DESCRIPTION) if isinstance(files, str) else None
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found

@@ -1,0 +1,117 @@
+"""entrypoint.report: the page of a run, without a browser."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from entrypoint.cli import run as cli
+from entrypoint.errors import SettingsError
+from entrypoint.report import charts
+from entrypoint.report.page import duration, number
+from entrypoint.reporting import report
+from entrypoint.run_folder import RunFolder
+from tests.reports import write_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return write_run(tmp_path_factory.mktemp("runs") / "bookings")
+
+
+@pytest.fixture(scope="module")
+def page(run: RunFolder) -> str:
+    return report(run).read_text()
+
+
+def test_everything_of_the_run_is_on_the_page(page: str):
+    for words in (
+        "All conditions met", "exact_match&gt;=base-0.01",
+        "bookings/exact_match", "+82.5 pt", "8da4w - tuned", "p &lt; 0.001", "538.1 MB",
+        "Quantization: accuracy against size and speed", "weights on disk (MB)",
+        "Learning rate", "tokens per second", "loss (nats per token)", "validation",
+        "tuned better than base", "8da4w worse than tuned", "✗ wrong",
+        "1,000", "98,765", "33.2 %", "97 and 334 tokens", "duplicates",
+        "train sft --data", "--then quantize,eval --gate", "--seed 42",
+        "data_files", "git revision", "2.13.0",
+    ):  # fmt: skip
+        assert words in page, words
+
+
+def test_what_models_say_is_text_and_not_markup(page: str):
+    assert "Tom &lt;b&gt;Bold&lt;/b&gt;" in page
+    assert "<b>Bold</b>" not in page
+
+
+def test_nothing_is_fetched_from_elsewhere(page: str):
+    assert not re.search(r"<(script|link|img|iframe)\b(?![^>]*href=\"data:)", page)
+    assert "@import" not in page
+    assert "DOCTYPE svg" not in page
+    for address in re.findall(r"https?://[^\s\"'<]+", page):
+        # names, not addresses, of XML
+        assert address.startswith("http://www.w3.org/"), address
+
+
+def test_drawings_take_their_colours_from_the_page_and_have_identifiers_of_their_own(page: str):
+    drawn = "".join(re.findall(r"<svg.*?</svg>", page, re.S))
+    assert "var(--one)" in drawn
+    assert not re.search(r"#0[1-6]0[1-6]0[1-6]", drawn)
+    found = re.findall(r'\bid="([^"]+)"', drawn)
+    assert len(found) == len(set(found))
+    assert set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", drawn)) <= set(found)
+
+
+def test_a_report_is_not_written_over(run: RunFolder, page: str, tmp_path: Path, capsys):
+    assert cli(["report", str(run.root)]) == 3
+    assert "exists already" in capsys.readouterr().err
+    assert cli(["report", str(run.root), "--output", str(tmp_path / "again.html")]) == 0
+    assert (tmp_path / "again.html").read_text() == page
+    with pytest.raises(SettingsError, match="there is no run"):
+        report(RunFolder(root=tmp_path))
+
+
+def test_a_run_that_has_not_ended_has_a_page_too(run: RunFolder, tmp_path: Path):
+    unfinished = RunFolder(root=tmp_path / "unfinished")
+    shutil.copytree(run.root, unfinished.root, ignore=shutil.ignore_patterns("*.html"))
+    unfinished.result.unlink()
+    unfinished.comparison.unlink()
+    shutil.rmtree(unfinished.evaluations)
+    with (unfinished.logs / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 61, "lo')
+    recipe = unfinished.recipe.read_text()
+    unfinished.recipe.write_text(recipe.replace("bookings-data", "gone"))
+    page = report(unfinished).read_text()
+    assert "has not ended" in page
+    assert "Learning rate" in page
+    assert "Comparison" not in page
+
+
+def test_evaluations_on_other_samples_are_named(run: RunFolder, tmp_path: Path):
+    other = RunFolder(root=tmp_path / "other")
+    shutil.copytree(run.root, other.root, ignore=shutil.ignore_patterns("*.html"))
+    found = json.loads(other.evaluation("8da4w").read_text())
+    found["samples"]["bookings"].pop()
+    found["label"] = "few"
+    other.evaluation("few").write_text(json.dumps(found))
+    assert "scored on other samples: few" in report(other).read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (2e-5, "2e-5"), (0.25, "0.25"), (1234, "1,234"), (15_000, "15k")]
+)
+def test_numbers_on_axes(value: float, text: str):
+    assert charts.short(value) == text
+
+
+def test_numbers_in_tables():
+    assert [number(value) for value in (1234567, 1234.5, 0.00123456, "x")] == [
+        "1,234,567", "1,234", "0.001235", "x",
+    ]  # fmt: skip
+    assert [duration(value) for value in (9.4, 75, 7300)] == ["9 s", "1 min 15 s", "2 h 1 min"]
+
+
+def test_a_smoothed_curve_begins_where_the_values_do():
+    assert charts.smoothed([3.0, 3.0, 3.0]) == pytest.approx([3.0] * 3)
+    assert charts.smoothed([4.0, 0.0])[0] == pytest.approx(4.0)
