@@ -14,7 +14,7 @@ from entrypoint.settings import Settings
 from entrypoint.tune import compat
 
 STOCK_LOSS = "loss._component_=torchtune.modules.loss.CEWithChunkedOutputLoss"
-UNPACKED = ("packing_window=null", STOCK_LOSS)
+UNPACKED = ("packing_window=null", "fused_layers=false", STOCK_LOSS)
 """What turns our recipe into torchtune's."""
 ALONE = {"rank": 0, "size": 1, "device": torch.device("cpu")}
 

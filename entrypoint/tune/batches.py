@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
-from entrypoint.tune.packing import Documents, best_fit
+from entrypoint.tune.packing import Documents, best_fit, twins
 
 Encoded = dict[str, list[int]]
 """A row as `tokens` and `labels` of equal length."""
@@ -151,7 +151,7 @@ class Packed(Layout):
         labels = torch.tensor(
             [[label for row in rows for label in (*row["labels"][1:], CROSS_ENTROPY_IGNORE_IDX)]]
         )
-        documents = Documents(lengths)
+        documents = Documents(lengths, twins([row["tokens"] for row in rows]))
         return Batch(
             tokens=tokens,
             labels=labels,

@@ -5,15 +5,19 @@ positions start anew with every row, attention stays within it, and the loss is 
 """
 
 import bisect
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torchtune.models.gemma2._attention import Gemma2Attention
 from torchtune.modules import MultiHeadAttention
+
+from entrypoint.tune.attention import Arrangement, arrange, attend
 
 
 def best_fit(lengths: Sequence[int], window: int) -> list[list[int]]:
@@ -46,6 +50,9 @@ class Documents:
 
     lengths: tuple[int, ...]
     """Tokens of each row; they sum to the window's."""
+    twins: tuple[int, ...] | None = None
+    """For each token of the window the first one with the same beginning of a row up to it, itself
+    in most cases: all that a model computes of the two is the same. None when all are the first."""
 
     def mask(self, device: torch.device) -> torch.Tensor:
         """The same as a mask, block-diagonal and causal: [1, tokens, tokens], True where seen."""
@@ -54,10 +61,46 @@ class Documents:
         return whole[None].to(device)
 
 
-class DocumentAttention:
-    """A replacement of torchtune's attention call that takes Documents for a mask.
+def twins(rows: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
+    """For each token of rows laid end to end, the first that has the same tokens before it; None
+    when no rows begin alike."""
+    found: list[int] = []
+    known: dict[tuple[int, int], int] = {}
+    for row in rows:
+        before = -1
+        for token in row:
+            before = known.setdefault((before, token), len(found))
+            found.append(before)
+    return tuple(found) if len(known) < len(found) else None
 
-    Row by row, so that nothing is computed for pairs of tokens of different rows.
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Window:
+    """What a model needs to know of Documents."""
+
+    arrangement: Arrangement
+    kept: torch.Tensor | None
+    """Tokens that are computed; None when all are."""
+    places: torch.Tensor | None
+    """[tokens of the window]: which of these stands for each"""
+
+
+@functools.lru_cache(maxsize=4)
+def window_of(documents: Documents, device: torch.device) -> Window:
+    """The documents' window; tokens that begin several rows are computed once."""
+    starts = [0, *accumulate(documents.lengths)]
+    if documents.twins is None:
+        rows = [range(start, end) for start, end in pairwise(starts)]
+        return Window(arrange(rows, device), None, None)
+    kept = [token for token, twin in enumerate(documents.twins) if token == twin]
+    number = {token: place for place, token in enumerate(kept)}
+    places = [number[twin] for twin in documents.twins]
+    arrangement = arrange([places[start:end] for start, end in pairwise(starts)], device)
+    return Window(arrangement, *(torch.tensor(part, device=device) for part in (kept, places)))
+
+
+class DocumentAttention:
+    """A replacement of torchtune's attention call that takes an Arrangement for a mask.
 
     Args:
         stock: what it replaces, called for any other mask.
@@ -76,29 +119,65 @@ class DocumentAttention:
         is_causal: bool,
     ) -> torch.Tensor:
         """q, k, v, and what is returned: [1, heads, tokens, head_dim]."""
-        if not isinstance(mask, Documents):
-            attended: torch.Tensor = self.stock(
-                q, k, v, mask=mask, dropout_p=dropout_p, is_causal=is_causal
-            )
-            return attended
-        rows = zip(*(part.split(mask.lengths, dim=2) for part in (q, k, v)), strict=True)  # type: ignore[no-untyped-call]
-        return torch.cat(
-            [
-                F.scaled_dot_product_attention(
-                    query, key, value, dropout_p=dropout_p, is_causal=True
-                )
-                for query, key, value in rows
-            ],
-            dim=2,
+        if isinstance(mask, Arrangement):
+            return attend(q, k, v, mask, dropout_p)
+        attended: torch.Tensor = self.stock(
+            q, k, v, mask=mask, dropout_p=dropout_p, is_causal=is_causal
         )
+        return attended
 
 
-def attend_by_document(model: nn.Module) -> bool:
-    """Let a model take Documents for a mask; False for one that needs the mask itself, as Gemma 2
+def attend_by_document(model: Any) -> bool:
+    """Let a decoder take Documents for a mask; False for one that needs the mask itself, as Gemma 2
     does, whose attention is written out in torchtune."""
     if any(isinstance(module, Gemma2Attention) for module in model.modules()):
         return False
     for module in model.modules():
         if isinstance(module, MultiHeadAttention):
             module._attention_call = DocumentAttention(module._attention_call)
+    stock, drops = model.forward, _has_dropout(model)
+
+    def forward(
+        tokens: torch.Tensor,
+        *,
+        mask: Any = None,
+        input_pos: torch.Tensor | None = None,
+        **others: Any,
+    ) -> Any:
+        if not isinstance(mask, Documents):
+            return stock(tokens, mask=mask, input_pos=input_pos, **others)
+        if drops and model.training:  # what is dropped differs from row to row
+            mask = Documents(mask.lengths)
+        window = window_of(mask, tokens.device)
+        if window.kept is not None:
+            assert input_pos is not None
+            tokens, input_pos = tokens[:, window.kept], input_pos[:, window.kept]
+        with _all_tokens(model, window.places):
+            return stock(tokens, mask=window.arrangement, input_pos=input_pos, **others)
+
+    model.forward = forward
     return True
+
+
+@contextmanager
+def _all_tokens(model: Any, places: torch.Tensor | None) -> Iterator[None]:
+    """The decoder's last step gets the hidden states of all tokens of the window again."""
+    if places is None:
+        yield
+        return
+    unembed, own = model.unembed, "unembed" in vars(model)
+    model.unembed = lambda hidden: unembed(hidden.index_select(1, places))
+    try:
+        yield
+    finally:
+        if own:
+            model.unembed = unembed
+        else:
+            del model.unembed
+
+
+def _has_dropout(model: nn.Module) -> bool:
+    return any(
+        getattr(module, "p" if isinstance(module, nn.Dropout) else "attn_dropout", 0)
+        for module in model.modules()
+    )

@@ -12,6 +12,7 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from entrypoint.errors import SettingsError
 from entrypoint.tune import frozen
 from entrypoint.tune.batches import Layout, Packed, Padded, Schedule
+from entrypoint.tune.fused import fuse
 from entrypoint.tune.objectives import Objective
 from entrypoint.tune.objectives.dpo import DirectPreference
 from entrypoint.tune.objectives.kd import Distillation
@@ -79,7 +80,12 @@ def name_of(recipe: DictConfig) -> str:
 
 
 def layout_of(recipe: DictConfig, model: Any, objective: Any, pad_id: int) -> Layout:
-    """How rows become batches: end to end in windows, or padded as torchtune does."""
+    """How rows become batches: end to end in windows, or padded as torchtune does.
+
+    The models are made ready for them."""
+    if recipe.get("fused_layers"):
+        for one in models_of(objective, model):
+            fuse(one)
     pairs = name_of(recipe) == "dpo"
     if window := recipe.get("packing_window"):
         by_document = True

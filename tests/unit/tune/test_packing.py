@@ -72,6 +72,46 @@ def test_packed_logits_are_those_of_the_rows_alone(kind: str, tmp_path: Path):
     torch.testing.assert_close(packed, alone, rtol=0, atol=1e-5)
 
 
+def test_what_rows_begin_with_is_computed_once(tiny_model: Path):
+    """The same logits and gradients as of rows side by side."""
+    from torchtune.models.llama3_2 import llama3_2
+
+    sizes = {"vocab_size": 9, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1}
+    model = llama3_2(**sizes, embed_dim=8, intermediate_dim=8, max_seq_len=8)
+    rows = [[1, 2, 3, 4], [1, 2, 3, 4, 5], [2, 1], [1, 2, 6]]
+    alone = torch.cat([model(torch.tensor([row]))[0] for row in rows])
+    weights = torch.randn(alone.shape)
+    expected = torch.autograd.grad((alone * weights).sum(), model.parameters())
+    assert attend_by_document(model)
+    (batch,) = Packed(64, by_document=True)([{"tokens": row, "labels": row} for row in rows])
+    seen = []
+    hook = model.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    packed = model(batch.tokens, mask=batch.mask, input_pos=batch.positions)[0]
+    hook.remove()
+    assert seen == [(1, 8, 8)], "1 2 3 4, 5, 2 1, 6"
+    torch.testing.assert_close(packed, alone, rtol=0, atol=1e-5)
+    found = torch.autograd.grad((packed * weights).sum(), model.parameters())
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_where_something_is_dropped_every_row_is_computed():
+    from torchtune.models.llama3_2 import lora_llama3_2
+
+    sizes = {"vocab_size": 9, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1}
+    model = lora_llama3_2(
+        ["q_proj"], **sizes, embed_dim=8, intermediate_dim=8, max_seq_len=8, lora_rank=2,
+        lora_alpha=2, lora_dropout=0.5,
+    )  # fmt: skip
+    assert attend_by_document(model)
+    (batch,) = Packed(64, by_document=True)([{"tokens": [1, 2], "labels": [1, 2]}] * 2)
+    seen = []
+    model.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    for mode in (True, False):
+        model.train(mode)(batch.tokens, mask=batch.mask, input_pos=batch.positions)
+    assert seen == [4, 2]
+
+
 def test_other_masks_reach_torchtunes_attention(tiny_model: Path):
     from torchtune.models.llama3_2 import llama3_2
 

@@ -1,0 +1,258 @@
+"""Layers of a decoder with gradients written out: fewer passes over memory, less kept for them.
+
+Autograd's own way keeps each result between two operations and makes a pass for each of them. Here
+norms, rotary embeddings, adapted projections and gated feed-forward layers are one operation each.
+What they compute is the same; sums are rounded in another order.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchtune.models.llama3_1 import Llama3ScaledRoPE
+from torchtune.modules import FeedForward, RMSNorm, RotaryPositionalEmbeddings
+from torchtune.modules.peft import LoRALinear
+
+Weights = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, float]
+"""Of a projection: weight, bias, the adapter's two, and what its part is multiplied by."""
+Gradients = tuple[torch.Tensor | None, ...]
+
+
+def fuse(model: nn.Module) -> None:
+    """Let a decoder's layers compute in this module's way; those it does not know stay."""
+    for module in model.modules():
+        # subclasses compute something else
+        forward = FORWARD.get(type(module))
+        if forward is None or (type(module) is FeedForward and not _is_gated(module)):
+            continue
+        if not isinstance(module, FeedForward) or all(map(_is_plain, _projections(module))):
+            module.forward = _bound(forward, module)
+
+
+def _bound(forward: Callable[..., Any], module: nn.Module) -> Callable[..., Any]:
+    return lambda *inputs, **named: forward(module, *inputs, **named)
+
+
+def _is_gated(module: Any) -> bool:
+    return type(module.activation) is nn.SiLU and module.w3 is not None
+
+
+def _projections(module: Any) -> tuple[nn.Module, nn.Module, nn.Module]:
+    return module.w1, module.w3, module.w2
+
+
+def _is_plain(module: nn.Module) -> bool:
+    return type(module) in (nn.Linear, LoRALinear)
+
+
+def _weights(module: Any) -> Weights | None:
+    """None when dropout or a quantized weight asks for the module's own way."""
+    if type(module.weight.data) is not torch.Tensor or module._forward_hooks:
+        return None
+    if type(module) is nn.Linear:
+        return module.weight, module.bias, None, None, 0.0
+    if module._quantize_base or (module.training and isinstance(module.dropout, nn.Dropout)):
+        return None
+    if module.disabled:
+        return module.weight, module.bias, None, None, 0.0
+    scale = module.alpha / module.rank
+    return module.weight, module.bias, module.lora_a.weight, module.lora_b.weight, scale
+
+
+def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = _Norm.apply(x, module.scale, module.eps)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _rotate(module: Any, x: torch.Tensor, *, input_pos: torch.Tensor | None = None) -> torch.Tensor:
+    turns = torch.view_as_complex(module.cache)
+    # [batch or 1, sequence, 1, head_dim / 2]
+    chosen = turns[None, : x.shape[1]] if input_pos is None else turns[input_pos]
+    found: torch.Tensor = _Rotate.apply(x, chosen[:, :, None])  # type: ignore[no-untyped-call]
+    return found
+
+
+def _adapted(module: Any, x: torch.Tensor) -> torch.Tensor:
+    weights = _weights(module)
+    if weights is None:
+        plain: torch.Tensor = type(module).forward(module, x)
+        return plain
+    found: torch.Tensor = _Project.apply(x, *weights)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _gated(module: Any, x: torch.Tensor) -> torch.Tensor:
+    weights = [_weights(projection) for projection in _projections(module)]
+    if any(found is None for found in weights):
+        plain: torch.Tensor = FeedForward.forward(module, x)
+        return plain
+    flat = [value for found in weights if found for value in found]
+    found: torch.Tensor = _Gated.apply(x, *flat)  # type: ignore[no-untyped-call]
+    return found
+
+
+FORWARD: dict[type[nn.Module], Callable[..., torch.Tensor]] = {
+    RMSNorm: _norm,
+    RotaryPositionalEmbeddings: _rotate,
+    Llama3ScaledRoPE: _rotate,
+    LoRALinear: _adapted,
+    FeedForward: _gated,
+}
+
+
+class _Norm(torch.autograd.Function):
+    """x / rms(x) * scale, in fp32 (Zhang and Sennrich 2019)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
+        wide = x.float()
+        size = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        inverse = size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, scale, inverse)
+        normed = wide * inverse if wide is x else wide.mul_(inverse)
+        return normed.mul_(scale).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
+        x, scale, inverse = ctx.saved_tensors
+        normed = x * inverse  # fp32
+        wide = gradient.float()
+        of_scale = None
+        if ctx.needs_input_grad[1]:
+            of_scale = (wide * normed).flatten(0, -2).sum(0).to(scale.dtype)
+        wide = wide * scale
+        mean = torch.linalg.vecdot(wide, normed).div_(x.shape[-1]).unsqueeze(-1)
+        of_x = wide.sub_(normed.mul_(mean)).mul_(inverse)
+        return of_x.to(x.dtype), of_scale, None
+
+
+class _Rotate(torch.autograd.Function):
+    """Pairs of neighbours turned by their position's angle, as complex numbers (Su et al. 2021)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(turns)
+        return _turned(x, turns)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
+        (turns,) = ctx.saved_tensors
+        return _turned(gradient, turns.conj().resolve_conj()), None
+
+
+def _turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    shape = (*x.shape[:-1], -1, 2)
+    pairs = torch.view_as_complex(x.float().reshape(shape))
+    # no view of the product, which Gemma 2 would not be allowed to change in place
+    turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    turned.view(shape).copy_(torch.view_as_real(pairs * turns))
+    return turned
+
+
+def _project(x: torch.Tensor, weights: Weights) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """[tokens, inputs] -> [tokens, outputs], and the inner [tokens, rank] of the adapter."""
+    weight, bias, a, b, scale = weights
+    out = F.linear(x, weight, bias)
+    if a is None or b is None:
+        return out, None
+    inner = F.linear(x, a)
+    return out.addmm_(inner, b.t(), alpha=scale), inner
+
+
+def _gradients(
+    gradient: torch.Tensor,
+    x: torch.Tensor,
+    inner: torch.Tensor | None,
+    weights: Weights,
+    wanted: tuple[bool, ...],
+    of_x: torch.Tensor | None = None,
+) -> Gradients:
+    """Of a projection.
+
+    Args:
+        wanted: for x, weight, bias, a and b.
+        of_x: what x's gradient is added to, in place.
+    """
+    weight, _, a, b, scale = weights
+    of_inner = None
+    if a is not None and b is not None:
+        of_inner = (gradient @ b).mul_(scale)
+    if wanted[0]:
+        of_x = gradient @ weight if of_x is None else of_x.addmm_(gradient, weight)
+        if of_inner is not None:
+            assert a is not None
+            of_x.addmm_(of_inner, a)
+    return (
+        of_x,
+        gradient.t() @ x if wanted[1] else None,
+        gradient.sum(0) if wanted[2] else None,
+        of_inner.t() @ x if wanted[3] and of_inner is not None else None,
+        (gradient.t() @ inner).mul_(scale) if wanted[4] and inner is not None else None,
+    )
+
+
+class _Project(torch.autograd.Function):
+    """A linear layer and the adapter beside it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, *weights: Any) -> torch.Tensor:
+        flat = x.flatten(0, -2)
+        out, inner = _project(flat, weights)
+        ctx.save_for_backward(x, inner, *weights[:4])
+        ctx.scale = weights[4]
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
+        x, inner, *weights = ctx.saved_tensors
+        of_x, *others = _gradients(
+            gradient.reshape(-1, gradient.shape[-1]),
+            x.flatten(0, -2),
+            inner,
+            (*weights, ctx.scale),
+            ctx.needs_input_grad[:5],
+        )
+        return (None if of_x is None else of_x.view(x.shape), *others, None)
+
+
+class _Gated(torch.autograd.Function):
+    """down(silu(gate(x)) * up(x)), each with its adapter (Shazeer 2020)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, *weights: Any) -> torch.Tensor:
+        flat = x.flatten(0, -2)
+        gate, up, down = weights[:5], weights[5:10], weights[10:]
+        gates, inner_gate = _project(flat, gate)
+        ups, inner_up = _project(flat, up)
+        out, inner_down = _project(F.silu(gates).mul_(ups), down)
+        ctx.save_for_backward(
+            x, gates, ups, inner_gate, inner_up, inner_down, *gate[:4], *up[:4], *down[:4]
+        )
+        ctx.scales = gate[4], up[4], down[4]
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
+        x, gates, ups, inner_gate, inner_up, inner_down, *rest = ctx.saved_tensors
+        gate, up, down = (
+            (*rest[4 * number : 4 * number + 4], ctx.scales[number]) for number in range(3)
+        )
+        needs, flat = ctx.needs_input_grad, x.flatten(0, -2)
+        active = F.silu(gates)
+        product = active * ups if any(needs[number] for number in (11, 13)) else active
+        of_product, *of_down = _gradients(
+            gradient.reshape(-1, gradient.shape[-1]),
+            product,
+            inner_down,
+            down,
+            (True, *needs[11:15]),
+        )
+        assert of_product is not None
+        of_ups = active.mul_(of_product)
+        of_gates = torch.ops.aten.silu_backward(of_product.mul_(ups), gates)
+        of_x, *of_up = _gradients(of_ups, flat, inner_up, up, (needs[0], *needs[6:10]))
+        of_x, *of_gate = _gradients(of_gates, flat, inner_gate, gate, (needs[0], *needs[1:5]), of_x)
+        of_x = None if of_x is None else of_x.view(x.shape)
+        return (of_x, *of_gate, None, *of_up, None, *of_down, None)
