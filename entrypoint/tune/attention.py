@@ -225,9 +225,7 @@ def _by_group(
     divided = (torch.split(part, sizes) for part in flat)
     return [
         tuple(part.view(-1, length, part.shape[-1]) for part in parts)
-        for length, *parts in zip(
-            lengths, *(torch.split(part, sizes) for part in flat), strict=True
-        )
+        for length, *parts in zip(lengths, *divided, strict=True)
     ]
 
 

@@ -1,8 +1,8 @@
 """Tunecask's recipe: `tune run entrypoint.tune.recipe --config FILE`.
 
 Reads the keys of torchtune's recipes and builds from them what the training loop takes. Keys of our
-own: objective, packing_window, fused_layers, save_every_n_steps, keep_checkpoints, resume, validation,
-reference_folder and teacher_dtype.
+own: objective, packing_window, fused_layers, save_every_n_steps, keep_checkpoints, resume,
+validation, reference_folder and teacher_dtype.
 """
 
 import signal
