@@ -99,8 +99,8 @@ def fine_tune(settings: Settings, environ: Mapping[str, str]) -> None:
     Raises:
         TrainError: of this process, or of the one of the job that failed first.
     """
-    start = topology.read_start(environ)
-    with zero_first.join(start, environ) as team:
+    with zero_first.join(topology.read_start(environ), environ) as team:
+        start = team.start
         if start.rank == 0:
             lead(settings, topology.alone(environ), team)
         elif start.leads_node and start.nodes > 1:

@@ -41,6 +41,8 @@ class Start:
     local_rank: int = 0
     local_size: int | None = None
     """How many were started on each node; None when there is one that starts the others."""
+    settled: bool = True
+    """Whether nodes are known; if not they are when all have met."""
     master: tuple[str, int] = ("localhost", 0)
     """Address of the machine of rank zero, and a port of it that is free or torchrun's."""
     interface: str | None = None
@@ -92,29 +94,41 @@ def read_start(environ: Mapping[str, str]) -> Start:
         name = "NODE_RANK" if "NODE_RANK" in environ else "RANK"
         node = _number(environ, name, most=size - 1)
         return Start(rank=node, size=size, node=node, nodes=size, master=master)
-    local_size = _number(environ, "LOCAL_WORLD_SIZE", least=1, most=size)
+    rank = _number(environ, "RANK", most=size - 1)
+    local_rank = _number(environ, "LOCAL_RANK", most=size - 1)
+    start = Start(rank=rank, size=size, local_rank=local_rank, settled=False, master=master)
+    if "LOCAL_WORLD_SIZE" not in environ:
+        # Azure ML does not set it
+        return start
+    return settle(start, _number(environ, "LOCAL_WORLD_SIZE", least=1, most=size))
+
+
+def settle(start: Start, local_size: int) -> Start:
+    """A process among those that were started for each GPU, as soon as it is known how many each
+    node has. A node's only one starts the others, as where one was started for each node.
+
+    Raises:
+        SettingsError: the numbers do not fit together.
+    """
+    rank, size, local_rank = start.rank, start.size, start.local_rank
     if size % local_size:
         raise _bad(
             "LOCAL_WORLD_SIZE",
             f"is {local_size}, which does not divide WORLD_SIZE={size}",
             "every node must start the same number of processes",
         )
-    rank = _number(environ, "RANK", most=size - 1)
-    local_rank = _number(environ, "LOCAL_RANK", most=local_size - 1)
     if rank % local_size != local_rank:
         raise _bad(
             "LOCAL_RANK",
             f"is {local_rank}, but RANK={rank} is number {rank % local_size} of its node",
             "number the ranks node by node",
         )
-    return Start(
-        rank=rank,
-        size=size,
+    return replace(
+        start,
         node=rank // local_size,
         nodes=size // local_size,
-        local_rank=local_rank,
-        local_size=local_size,
-        master=master,
+        local_size=None if local_size == 1 else local_size,
+        settled=True,
     )
 
 

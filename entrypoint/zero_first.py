@@ -15,7 +15,7 @@ from datetime import timedelta
 from entrypoint.errors import SettingsError
 from entrypoint.progress import say
 from entrypoint.team import Peer, Team
-from entrypoint.topology import Start, alone, interface_of, read_start
+from entrypoint.topology import Start, alone, interface_of, read_start, settle
 
 JOIN_TIMEOUT_S = 15 * 60
 """Nodes of a cluster do not start together: one may still be fetching its image."""
@@ -56,7 +56,13 @@ def join(start: Start, environ: Mapping[str, str]) -> Team:
     agent = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     attempt = environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     board = _Board(start, f"tunecask/{attempt}") if agent else None
-    peers = _gather(start, board) if start.rank == 0 else [_connect(start, board)]
+    if start.rank == 0:
+        peers, local_size = _gather(start, board)
+    else:
+        peer, local_size = _connect(start, board)
+        peers = [peer]
+    if not start.settled:
+        start = settle(start, local_size)
     interface = interface_of(peers[0].connection.getsockname()[0])
     master = (start.master[0], free_port()) if board and start.rank == 0 else start.master
     return Team(replace(start, interface=interface, master=master), peers)
@@ -90,8 +96,8 @@ class _Board:
             raise _missed(f"rank 0 did not come within {JOIN_TIMEOUT_S} s") from error
 
 
-def _gather(start: Start, board: _Board | None) -> list[Peer]:
-    """Rank zero's part: wait for all others."""
+def _gather(start: Start, board: _Board | None) -> tuple[list[Peer], int]:
+    """Rank zero's part: wait for all others, and count those of a node."""
     port = 0 if board else start.master[1]
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
@@ -104,7 +110,7 @@ def _gather(start: Start, board: _Board | None) -> list[Peer]:
             hint="give a port that is free on the machine of rank 0",
         ) from error
     peers: dict[int, Peer] = {}
-    began, said = time.monotonic(), False
+    began, said, local_size = time.monotonic(), False, 1
     with server:
         if board:
             board.post(server.getsockname()[1])
@@ -112,10 +118,10 @@ def _gather(start: Start, board: _Board | None) -> list[Peer]:
         while len(peers) < start.size - 1:
             with suppress(TimeoutError):
                 # whoever stands in for a rank that was restarted replaces it
-                rank, peer = _welcome(server.accept()[0])
-                if rank is not None and 0 < rank < start.size:
-                    peer.rank = rank
-                    peers[rank] = peer
+                peer, local_rank = _welcome(server.accept()[0])
+                if peer.rank is not None and 0 < peer.rank < start.size:
+                    peers[peer.rank] = peer
+                    local_size = max(local_size, local_rank + 1)
             waited = time.monotonic() - began
             missing = sorted(set(range(1, start.size)) - set(peers))
             if missing and waited > SAY_AFTER_S and not said:
@@ -125,22 +131,25 @@ def _gather(start: Start, board: _Board | None) -> list[Peer]:
                 raise _missed(f"rank {missing[0]} did not come within {JOIN_TIMEOUT_S} s")
     for peer in peers.values():
         with suppress(OSError):
-            peer.send({"met": start.size})
-    return list(peers.values())
+            peer.send({"met": start.size, "local_size": local_size})
+    return list(peers.values()), local_size
 
 
-def _welcome(connection: socket.socket) -> tuple[int | None, Peer]:
-    """Who it is that connects: something else may knock at an open port."""
+def _welcome(connection: socket.socket) -> tuple[Peer, int]:
+    """Who it is that connects, and its local rank: something else may knock at an open port."""
     connection.settimeout(SAY_AFTER_S)
     peer = Peer(connection)
     message = peer.receive() or {}
     connection.settimeout(None)
-    rank = message.get("rank")
-    return rank if isinstance(rank, int) else None, peer
+    rank, local_rank = message.get("rank"), message.get("local_rank")
+    if isinstance(rank, int) and isinstance(local_rank, int):
+        peer.rank = rank
+        return peer, local_rank
+    return peer, 0
 
 
-def _connect(start: Start, board: _Board | None) -> Peer:
-    """Every other rank's part."""
+def _connect(start: Start, board: _Board | None) -> tuple[Peer, int]:
+    """Every other rank's part; how many of them a node has."""
     host, port = start.master[0], board.read() if board else start.master[1]
     began, said = time.monotonic(), False
     while True:
@@ -148,9 +157,9 @@ def _connect(start: Start, board: _Board | None) -> Peer:
             connection = socket.create_connection((host, port), timeout=SAY_AFTER_S)
             connection.settimeout(None)
             peer = Peer(connection)
-            peer.send({"rank": start.rank})
-            if "met" in (peer.receive() or {}):
-                return peer
+            peer.send({"rank": start.rank, "local_rank": start.local_rank})
+            if "met" in (met := peer.receive() or {}):
+                return peer, met["local_size"]
             peer.close()
         except OSError:
             # not there yet, or its name is not known yet

@@ -66,9 +66,8 @@ class Job:
         place.mkdir(exist_ok=True)
         started = {"WORLD_SIZE": "2", "NODE_RANK": str(node)}
         if per_gpu:
-            started = {
-                "WORLD_SIZE": "2", "RANK": str(node), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
-            }  # fmt: skip
+            # as Azure ML: the number of a node's processes is not said
+            started |= {"RANK": str(node), "LOCAL_RANK": "0"}
         return subprocess.Popen(
             self.hosts[node].argv(*self.argv(*more)),
             cwd=place,

@@ -116,6 +116,23 @@ def test_once_for_each_gpu():
     )
 
 
+def test_once_for_each_gpu_as_azure_ml_says_it():
+    """Without the number of a node's processes."""
+    environ = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "NODE_RANK": "1", **MASTER}
+    found = topology.read_start(environ)
+    assert not found.settled
+    assert topology.settle(found, 2) == Start(
+        rank=3, size=4, node=1, nodes=2, local_rank=1, local_size=2, master=("node-0", 29500)
+    )
+
+
+def test_the_only_process_of_a_node_starts_the_others():
+    environ = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "0", **MASTER}
+    once_a_node = topology.read_start({"WORLD_SIZE": "2", "NODE_RANK": "1", **MASTER})
+    assert topology.settle(topology.read_start(environ), 1) == once_a_node
+    assert topology.read_start({**environ, "LOCAL_WORLD_SIZE": "1"}) == once_a_node
+
+
 @pytest.mark.parametrize("environ", [{}, {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}])
 def test_one_process(environ):
     assert topology.read_start(environ) == Start()
@@ -131,7 +148,7 @@ def test_one_process(environ):
         ("MASTER_PORT", {"WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "70000"}),
         ("RANK", {"WORLD_SIZE": "2", **MASTER}),
         ("NODE_RANK", {"WORLD_SIZE": "2", "NODE_RANK": "2", **MASTER}),
-        ("LOCAL_WORLD_SIZE", {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", **MASTER}),
+        ("RANK", {"WORLD_SIZE": "2", "LOCAL_RANK": "0", **MASTER}),
         (
             "LOCAL_WORLD_SIZE",
             {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "3", **MASTER},
