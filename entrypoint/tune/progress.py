@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from entrypoint.progress import COLUMNS
 
-BAR = "step {n_fmt}/{total_fmt} |{bar}| {postfix} "
+BAR = "step {n_fmt}/{total_fmt} |{bar}| {desc}"
 
 
 class Progress:
@@ -72,7 +72,7 @@ class Progress:
             )
         )
         if self._bar is not None:
-            self._bar.set_postfix_str(figures, refresh=False)
+            self._bar.set_description_str(figures, refresh=False)
             self._bar.update(step - self._bar.n)
         elif self._shown:
             print(f"step {step}/{self._total}  {figures}", flush=True)

@@ -95,7 +95,9 @@ class Job:
     def worker(self, node: int) -> int:
         """The training process of a host."""
         for pid in self.hosts[node].processes():
-            if f"RANK={node}" in Path(f"/proc/{pid}/environ").read_text().split("\0"):
+            variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+            # torchrun has started it
+            if f"RANK={node}" in variables and "TORCHELASTIC_MAX_RESTARTS=0" in variables:
                 return pid
         raise AssertionError("it does not train")
 
