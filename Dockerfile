@@ -104,14 +104,16 @@ RUN --mount=type=bind,from=uv,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
 FROM scratch AS sbom
 COPY --from=inventory /tunecask.cdx.json /
 
-# compose.yaml's dashboards: they look at runs and take no part in them.
+# compose.yaml's dashboards: they look at runs and take no part in them. MLflow's server wants other releases of
+# some packages than the lock has, so only the two themselves are those that runs are tested with.
 FROM base AS dashboards
 WORKDIR /opt/dashboards
 RUN --mount=type=bind,from=uv,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,source=requirements.lock,target=/requirements.lock \
     --mount=type=cache,target=/root/.cache/uv,sharing=locked \
     uv venv --python "$(command -v python)" . \
-    && uv pip install --python bin/python --link-mode copy --constraint /requirements.lock tensorboard mlflow
+    && uv pip install --python bin/python --link-mode copy \
+        "$(grep '^tensorboard==' /requirements.lock)" "mlflow==$(sed -n 's/^mlflow-skinny==//p' /requirements.lock)"
 ENV PATH=/opt/dashboards/bin:$PATH
 RUN install -d -m 1777 /mlflow
 
