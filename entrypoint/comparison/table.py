@@ -29,14 +29,8 @@ def signed(score: str, value: float) -> str:
     return f"{100 * value:+.1f}" if is_share(score) else f"{value:+.3g}"
 
 
-def said(found: Difference) -> str:
-    """A difference with its interval and the test's p-value."""
-    parts = [signed(found.score, found.difference)]
-    if found.low is not None and found.high is not None:
-        parts.append(f"[{signed(found.score, found.low)}, {signed(found.score, found.high)}]")
-    if found.p_value is not None:
-        parts.append("p<0.001" if found.p_value < 0.001 else f"p={found.p_value:.3f}")
-    return " ".join(parts)
+def p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def table(evaluations: Sequence[Evaluation]) -> Table:
@@ -67,27 +61,31 @@ def table(evaluations: Sequence[Evaluation]) -> Table:
     return result
 
 
-def differences(comparison: Comparison) -> Table:
-    """One row for each score, one column for each pair of models."""
-    pairs = list(dict.fromkeys((one.label, one.against) for one in comparison.differences))
-    result = Table(
-        title="differences [95 % interval], McNemar's p; shares in points", title_justify="left"
-    )
-    result.add_column("score")
-    for label, against in pairs:
-        result.add_column(f"{label} - {against}", justify="right")
-    by_score: dict[str, dict[tuple[str, str], Difference]] = {}
+def differences(comparison: Comparison) -> list[Table]:
+    """For each pair of models, one row for each score."""
+    by_pair: dict[tuple[str, str], list[Difference]] = {}
     for one in comparison.differences:
-        by_score.setdefault(one.score, {})[one.label, one.against] = one
-    for score, found in by_score.items():
-        cells = (
-            f"[{COLOURS[found[pair].verdict]}]{said(found[pair]).replace('[', chr(92) + '[')}[/]"
-            if pair in found
-            else ""
-            for pair in pairs
-        )
-        result.add_row(score, *cells)
-    return result
+        by_pair.setdefault((one.label, one.against), []).append(one)
+    tables = []
+    for (label, against), found in by_pair.items():
+        result = Table()
+        result.add_column("score")
+        result.add_column(f"{label} - {against}", justify="right")
+        result.add_column("95 % interval", justify="right")
+        result.add_column("McNemar's p", justify="right")
+        for one in found:
+            colour = COLOURS[one.verdict]
+            unit = " pt" if is_share(one.score) else ""
+            result.add_row(
+                one.score,
+                f"[{colour}]{signed(one.score, one.difference)}{unit}[/]",
+                ""
+                if one.low is None or one.high is None
+                else f"{signed(one.score, one.low)} to {signed(one.score, one.high)}",
+                "" if one.p_value is None else p_value(one.p_value),
+            )
+        tables.append(result)
+    return tables
 
 
 def show(evaluations: Sequence[Evaluation], console: Console) -> None:
@@ -98,6 +96,7 @@ def show(evaluations: Sequence[Evaluation], console: Console) -> None:
 def show_comparison(comparison: Comparison, verdicts: Sequence[Verdict], console: Console) -> None:
     """Scores, differences, and whether the conditions are met."""
     show(comparison.evaluations, console)
-    console.print(differences(comparison))
+    for one in differences(comparison):
+        console.print(one)
     for verdict in verdicts:
         console.print(f"{'met   ' if verdict.holds else 'FAILED'} {verdict}", markup=False)

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.filesize import decimal
 
 from entrypoint.comparison.paired import Change, Comparison, Difference
-from entrypoint.comparison.table import is_share, shown, signed
+from entrypoint.comparison.table import is_share, p_value, shown, signed
 from entrypoint.report import charts, replay
 from entrypoint.report.facts import Facts
 
@@ -126,8 +126,9 @@ def said(found: Difference) -> dict[str, str]:
         bounds = f"{low} to {high}"
     test = ""
     if found.p_value is not None:
-        p_value = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
-        test = f"{p_value}, won {found.won:,}, lost {found.lost:,}"
+        said_p = p_value(found.p_value)
+        said_p = said_p if said_p.startswith("<") else f"= {said_p}"
+        test = f"p {said_p}, won {found.won:,}, lost {found.lost:,}"
     return {
         "value": f"{signed(found.score, found.difference)}{unit}",
         "bounds": bounds,

@@ -88,6 +88,24 @@ def test_a_run_that_has_not_ended_has_a_page_too(run: RunFolder, tmp_path: Path)
     assert "Comparison" not in page
 
 
+def test_rows_whose_tokens_were_not_counted(run: RunFolder, tmp_path: Path):
+    other = RunFolder(root=tmp_path / "other")
+    shutil.copytree(run.root, other.root, ignore=shutil.ignore_patterns("*.html"))
+    described = json.loads((rows_of(run) / "dataset.json").read_text())
+    del described["tokens"]
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "dataset.json").write_text(json.dumps(described))
+    other.recipe.write_text(f"dataset:\n  data_files: {tmp_path / 'rows' / 'train.jsonl'}\n")
+    page = report(other).read_text()
+    assert "1,045" in page
+    assert "Lengths of rows" not in page
+
+
+def rows_of(run: RunFolder) -> Path:
+    """The folder of the run's rows."""
+    return run.root.with_name(f"{run.root.name}-data")
+
+
 def test_evaluations_on_other_samples_are_named(run: RunFolder, tmp_path: Path):
     other = RunFolder(root=tmp_path / "other")
     shutil.copytree(run.root, other.root, ignore=shutil.ignore_patterns("*.html"))
