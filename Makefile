@@ -1,6 +1,6 @@
 # The Python for .venv: 3.10, 3.11 or 3.12, say `make setup PYTHON=python3.12`.
 PYTHON ?= python3
-# Passed on by test, unit, golden (to pytest) and demo (to `train`).
+# Passed on by test, unit, golden (to pytest), demo (to `train`) and bench.
 ARGS ?=
 # Test processes; each imports torch, so this is not "one per core".
 WORKERS ?= 2
@@ -29,7 +29,7 @@ unexport PYTHONPATH PYTHONHOME
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
-.PHONY: help setup test unit demo lint format lock golden image shell image-test clean
+.PHONY: help setup test unit demo bench lint format lock golden image shell image-test clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
@@ -73,6 +73,9 @@ unit: $(STAMP) ## Run only the unit tests: seconds, no model
 demo: $(STAMP) ## Fine-tune, evaluate and quantize the embedded model, offline on a CPU
 	@echo "==> train sft --then eval,quantize $(ARGS)"
 	@$(BIN)/train sft --then eval,quantize $(ARGS)
+
+bench: $(STAMP) ## Time training beside TRL, LitGPT and torchtune (ARGS="--tasks sft-lora-bf16 --rounds 1")
+	@$(BIN)/python -m scripts.bench $(ARGS)
 
 lint: $(STAMP) ## Check style, format and types
 	@echo "==> ruff check, ruff format --check, mypy"

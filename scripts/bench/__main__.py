@@ -24,17 +24,19 @@ WORKERS = Path(__file__).with_name("workers")
 
 def main() -> None:
     asked = arguments()
+    threads = asked.threads or cores()
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     cache = cache_folder(os.environ)
     model = (asked.model or embedded_folder(os.environ)).absolute()
     pythons = {OURS: Path(sys.executable)} | {
         peer: environments.python_of(peer, cache / "bench") for peer in asked.peers
     }
     library = allocator.find()
-    print(f"{cores()} cores; tcmalloc: {library or 'not installed'}", flush=True)
+    print(f"{cores()} cores, {threads} threads; tcmalloc: {library or 'not installed'}", flush=True)
     scratch = Path(tempfile.mkdtemp(prefix="tunecask-bench-", dir=asked.scratch))
     try:
         results = [
-            bench(task, asked.rounds, asked.steps, model, pythons, scratch / task.name)
+            bench(task, asked.rounds, asked.steps, threads, model, pythons, scratch / task.name)
             for task in TASKS
             if task.name in asked.tasks
         ]
@@ -47,6 +49,7 @@ def main() -> None:
         {
             "version": 1,
             "cores": cores(),
+            "threads": threads,
             "tcmalloc": str(library) if library else None,
             "rounds": asked.rounds,
             "steps": asked.steps,
@@ -59,7 +62,13 @@ def main() -> None:
 
 
 def bench(
-    task: Task, rounds: int, steps: int, model: Path, pythons: dict[str, Path], folder: Path
+    task: Task,
+    rounds: int,
+    steps: int,
+    threads: int,
+    model: Path,
+    pythons: dict[str, Path],
+    folder: Path,
 ) -> dict[str, Any]:
     """All rounds of one task, the contestants in turn."""
     data, tokens = folder / "rows", folder / "tokens.jsonl"
@@ -90,8 +99,7 @@ def bench(
                 f"others {found.others:.0%}",
                 flush=True,
             )
-    weights = parameters(model)
-    return report.summary(task, runs, peaks, weights)
+    return report.summary(task, runs, peaks, parameters(model), threads)
 
 
 def parameters(model: Path) -> int:
@@ -111,6 +119,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", choices=peers, default=peers)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=12, help="of each run, two not counted")
+    parser.add_argument("--threads", type=int, help="of each run; one for each core")
     parser.add_argument("--model", type=Path, help="a Llama folder; the built-in one")
     parser.add_argument("--output", type=Path, default=Path("outputs/bench"))
     parser.add_argument("--scratch", type=Path, help="for runs, deleted afterwards; /tmp")

@@ -71,7 +71,8 @@ def steps_of(peer: str, job: Job) -> Steps:
 
 def _ours(job: Job) -> tuple[str, ...]:
     objective = job.task.objective
-    teacher = ("--teacher", str(job.model)) if objective == "kd" else ()
+    # the stock recipe's loss, of a teacher that is a model of its own there as well
+    teacher = ("--teacher", str(job.model), "--alpha", "0.5") if objective == "kd" else ()
     return (
         str(Path(sys.executable).with_name("train")), objective,
         "--model", str(job.model), "--data", str(job.rows), *teacher,

@@ -1,0 +1,61 @@
+"""scripts/bench: the rows, the figures, and what the table says of them."""
+
+import statistics
+
+import pytest
+
+from scripts.bench import environments, report, rows
+from scripts.bench.measure import Run, figures
+from scripts.bench.tasks import OURS, TASKS
+
+
+def run(speed: float, loss: float = 1.0) -> Run:
+    return Run(
+        tokens_per_second=speed,
+        tokens_per_cpu_second=speed / 4,
+        peak_bytes=int(speed) * 1000,
+        loss=loss,
+        others=0.5,
+    )
+
+
+def test_rows_are_the_same_each_time_and_vary_in_length():
+    made = rows.generate()
+    assert made == rows.generate()
+    words = [len(row.answer.split()) for row in made]
+    assert len(made) == 512
+    assert max(words) > 3 * statistics.median(words)
+    assert all(row.answer != row.wrong for row in made)
+
+
+def test_the_first_two_steps_are_not_counted():
+    clock = [
+        {"time": time, "cpu": 2 * time, "peak": 10 * time, "loss": 9.0} for time in (0, 50, 90)
+    ]
+    clock += [{"time": time, "cpu": 2 * time, "peak": 7, "loss": 2.0} for time in (91, 94)]
+    found = figures(clock, rows_per_step=2, lengths=[1000] * 4 + [30, 10, 20, 60], others=0.1)
+    assert (found.tokens_per_second, found.tokens_per_cpu_second) == (30, 15)
+    assert (found.peak_bytes, found.loss, found.others) == (900, 2.0, 0.1)
+    with pytest.raises(SystemExit, match="too few"):
+        figures(clock[:3], rows_per_step=2, lengths=[1] * 8, others=0)
+
+
+def test_ratios_are_to_the_best_peer_of_the_same_round():
+    runs = {OURS: [run(300), run(100), run(80)], "trl": [run(100), run(20), run(20)],
+            "litgpt": [run(50), run(50), run(10)]}  # fmt: skip
+    found = report.summary(TASKS[0], runs, peaks=[400.0, 400.0, 200.0], weights=10**8, threads=2)
+    assert found["best_peer"] == "litgpt"
+    assert found["ratio_to_best_peer"] == 3
+    # 1,000, 1,000 and 500 tokens a second; by CPU time those of one of the two threads
+    assert found["share_of_limit"] == pytest.approx(0.16)
+    assert found["share_of_limit_by_cpu_time"] == pytest.approx(0.08)
+    assert found["contestants"]["trl"]["peak_bytes"] == 100_000
+    table = report.table([found], {name: name.upper() for name in runs})
+    assert "| TUNECASK | 100 | 3.00 | 16% | 25 | 3.00 | 8% |" in table
+    alone = report.summary(TASKS[0], {OURS: [run(1)]}, peaks=[1.0], weights=1, threads=1)
+    assert alone["ratio_to_best_peer"] is None
+
+
+def test_every_peer_of_a_task_is_pinned():
+    for peer in {peer for task in TASKS for peer in task.peers}:
+        assert all(name in environments.version_of(peer) for name in environments.PACKAGES[peer])
