@@ -33,7 +33,7 @@ VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
-		| awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+		| awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 	@printf '%s\n' '' 'Options: PYTHON=python3.12 (setup), ARGS="..." (test, unit, golden, demo), WORKERS=4 (test), IMAGE=, DOCKERFILE=, BUILD= (image)'
 
 setup: ## Create .venv and install the locked dependencies (quick when nothing changed)
@@ -114,6 +114,13 @@ image-test: $(STAMP) ## Build and run the image for real, on the Docker that is 
 	@[ -n "$(KEEP)" ] || trap 'tests/image/engine.sh down' EXIT; \
 		exports=$$(tests/image/engine.sh up) && eval "$$exports" \
 		&& TUNECASK_IMAGE_TESTS=1 $(BIN)/python -m pytest tests/image $(ARGS)
+
+# docs/azure-ml.md. ARGS: options of the job, then a command as `train` takes it.
+AML := $(BIN)/python -m scripts.aml
+.PHONY: aml-validate
+
+aml-validate: $(STAMP) ## Check a job for Azure ML offline, print its YAML (ARGS="--compute gpus sft")
+	@$(AML) validate $(ARGS)
 
 clean: ## Remove .venv, caches and builds, but no outputs
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov

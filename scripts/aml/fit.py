@@ -1,0 +1,68 @@
+"""Whether a run fits its machines: what the plan counts against what the size has."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from entrypoint import methods, objectives
+from entrypoint.models import source
+from entrypoint.models.card import Model
+from entrypoint.models.published import published
+from entrypoint.settings import EMBEDDED, Settings
+from scripts.aml.arguments import TrainCommand
+from scripts.aml.sizes import Size
+
+GB = 10**9
+
+
+def problems(
+    command: TrainCommand, size: Size, nodes: int, environ: Mapping[str, str]
+) -> list[str]:
+    """Why the command cannot run on such machines; nothing where that is not known offline."""
+    settings = command.settings
+    device = next((each.value for each in command.arguments if each.name == "device"), None)
+    if device == "cuda" and not size.gpus:
+        return [f"--device cuda: {size.name} has no GPU"]
+    if device == "mps":
+        return ["--device mps: it exists on Apple silicon only"]
+    if settings is None:
+        return []
+    found = []
+    if settings.nproc_per_node and size.gpus and settings.nproc_per_node > size.gpus:
+        found.append(
+            f"--nproc-per-node {settings.nproc_per_node}: {size.name} has "
+            f"{size.gpus} GPU{'s' if size.gpus > 1 else ''}"
+        )
+    model = card(settings.model, environ)
+    teacher = card(settings.teacher, environ) if settings.objective == "kd" else None
+    if model is None or (settings.objective == "kd" and teacher is None):
+        return found
+    if size.gpu_gb is None:
+        return found
+    needed = state_bytes(settings, model, teacher, size)
+    there = size.gpus * size.gpu_gb * nodes * GB
+    if needed > there:
+        found.append(
+            f"--model {settings.model}: weights, gradients and optimizer of method "
+            f"{settings.method} take {needed / GB:.0f} GB, and {nodes} x {size.name} "
+            f"has {there / GB:.0f} GB on its GPUs; take --method lora or qlora, or more GPUs"
+        )
+    return found
+
+
+def state_bytes(settings: Settings, model: Model, teacher: Model | None, size: Size) -> int:
+    """Memory of weights, gradients and optimizer, as `plan.make_plan` counts it."""
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "bf16" if size.bf16 else "fp32"
+    return methods.state_bytes(settings, model, dtype) + objectives.second_bytes(
+        settings, model, teacher, dtype
+    )
+
+
+def card(reference: str, environ: Mapping[str, str]) -> Model | None:
+    """What is known of a model without a network; None for nothing."""
+    name = reference.partition("@")[0]
+    known = published().get(name)
+    if known or (reference != EMBEDDED and not Path(reference).expanduser().is_dir()):
+        return known
+    return source.load(reference, environ, chat=False, dry=True)

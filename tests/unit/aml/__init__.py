@@ -1,0 +1,1 @@
+"""Tests of scripts/aml/ that need neither Azure nor a stand-in for it."""
