@@ -15,8 +15,8 @@ from entrypoint.evaluation.request import METRICS, Evaluation, read
 from entrypoint.files import write_json
 from entrypoint.gate import Verdict
 from entrypoint.models.checkpoint import Checkpoint, locate
-from entrypoint.quantization import METHODS
 from entrypoint.run_folder import RunFolder, default_output
+from entrypoint.schemes import Scheme
 from entrypoint.scoring import Asked, of_checkpoint, prepare, score, task_name
 from entrypoint.settings import Settings
 
@@ -35,7 +35,7 @@ def check_gates(settings: Settings, dataset: Dataset) -> None:
         raise SettingsError("a condition needs scores", where=gate.WHERE, hint="add eval to --then")
     labels = ["base", "tuned"]
     if "quantize" in settings.then[: settings.then.index("eval")]:
-        labels += METHODS[:1]
+        labels.append(Scheme().method)
     for one in gates:
         one.applies_to(labels)
         if not settings.tasks:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 
@@ -25,19 +24,19 @@ from entrypoint.comparing import check_gates, conclude
 from entrypoint.errors import SettingsError
 from entrypoint.evaluation.request import Evaluation
 from entrypoint.methods import trained_parameters
-from entrypoint.models.checkpoint import locate, merged
 from entrypoint.models.companions import FAST
 from entrypoint.models.source import short_name
 from entrypoint.models.tokenizers import CONVERT
 from entrypoint.objectives import said
 from entrypoint.plan import Plan, decided, make_plan, option_of_key
 from entrypoint.preparation import check_rows
-from entrypoint.quantization import METHODS, check, check_sizes, quantize, size_bytes
+from entrypoint.quantization import check_sizes, quantize
 from entrypoint.render import check_agreement, render
 from entrypoint.reporting import report
 from entrypoint.run_folder import default_output
+from entrypoint.schemes import Scheme
 from entrypoint.scoring import check_tasks, evaluate_checkpoint
-from entrypoint.settings import Device, Dtype, QuantizationMethod, Settings
+from entrypoint.settings import QuantizationMethod, Settings
 from entrypoint.team import Team
 from entrypoint.topology import Start
 
@@ -69,7 +68,7 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
             hint=CONVERT,
         )
     if "quantize" in settings.then and model.folder.is_dir():
-        check_sizes(model.folder)
+        check_sizes(model.folder, Scheme())
     template = settings.recipe or templates.shipped(settings.objective)
     root = settings.output or default_output(settings.objective, short_name(settings.model))
     plan = make_plan(
@@ -147,9 +146,9 @@ def lead(settings: Settings, environ: Mapping[str, str], team: Team) -> None:
     evaluations: list[Evaluation] = []
     for action in settings.then:
         if action == "quantize":
-            method = METHODS[0]
+            method = (scheme := Scheme()).method
             step(console, f"quantizing ({method})")
-            quantize(plan.folder.final, method, plan.world, plan.folder.quantized(method))
+            quantize(plan.folder.final, scheme, plan.world, plan.folder.quantized(method))
             quantized.append(method)
             checkpoints[method] = plan.folder.quantized(method)
         if action == "eval":
@@ -166,29 +165,6 @@ def lead(settings: Settings, environ: Mapping[str, str], team: Team) -> None:
     console.print(f"report: {report(plan.folder)}", markup=False)
     console.print(f"run folder: {plan.folder.root}")
     gate.enforce(verdicts, plan.folder.comparison)
-
-
-def quantize_one(
-    reference: str,
-    method: QuantizationMethod,
-    environ: Mapping[str, str],
-    *,
-    output: Path | None,
-    device: Device,
-    dtype: Dtype,
-) -> None:
-    """`train quantize`: write a quantized copy of one checkpoint."""
-    console = Console(highlight=False, soft_wrap=True)
-    world = topology.detect(device, dtype)
-    checkpoint = locate(reference, environ)
-    folder = merged(checkpoint)
-    if output is None:
-        run = checkpoint.run
-        output = run.quantized(method) if run else default_output("quantize", checkpoint.label)
-    check(folder, output)
-    launch.check_room(output, size_bytes(folder))
-    quantize(folder, method, world, output)
-    console.print(f"quantized model: {output}")
 
 
 def show_plan(plan: Plan, console: Console) -> None:

@@ -14,7 +14,9 @@ Method = Literal["lora", "full", "dora", "qlora", "qat", "qat-lora"]
 LoggerName = Literal["tensorboard", "mlflow", "wandb", "none"]
 LoraTarget = Literal["attention", "mlp", "output"]
 Step = Literal["eval", "quantize"]
-QuantizationMethod = Literal["8da4w"]
+QuantizationMethod = Literal[
+    "8da4w", "int8-weight-only", "int8-dynamic", "int4-weight-only", "fp8", "nf4"
+]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "fp32", "bf16"]
 

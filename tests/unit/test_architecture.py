@@ -19,7 +19,8 @@ ORDER = (
     "allocator", "progress", "team", "zero_first", "hub", "models", "data", "methods", "objectives",
     "inputs", "loggers",
     "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "stock",
-    "nodes", "collect", "comparison", "scoring", "comparing", "report", "reporting", "preparation",
+    "nodes", "collect", "schemes", "quantization", "quantizing",
+    "comparison", "scoring", "comparing", "report", "reporting", "preparation",
     "pipeline", "doctor", "parameters", "options", "commands", "cli",
 )  # fmt: skip
 """Stages in the direction of the flow: none imports one behind it at module level."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import launch, loggers, pipeline, quantization, templates
+from entrypoint import launch, loggers, pipeline, schemes, templates
 from entrypoint.cli import run
 from entrypoint.errors import (
     ChildError,
@@ -245,7 +245,7 @@ def test_5_no_chat_template(base: list[str], fails, tiny_model: Path, tmp_path: 
 def test_5_sizes_that_cannot_be_quantized_are_found_before_training(
     base: list[str], fails, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(quantization, "GROUP_SIZE", 48)
+    monkeypatch.setattr(pipeline, "Scheme", lambda: schemes.Scheme(group_size=48))
     fails([*base, "--then", "quantize"], ExitCode.MODEL, "hidden_size 64", "group size 48")
 
 

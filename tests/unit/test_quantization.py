@@ -1,47 +1,79 @@
-"""entrypoint.quantization: what is refused before any work."""
+"""entrypoint.quantization: what is refused before any work, and torchao's configurations."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from entrypoint.errors import ModelError, SettingsError
-from entrypoint.quantization import check, size_bytes
+from entrypoint.methods import GROUP_SIZE
+from entrypoint.quantization import check, configuration, size_bytes
+from entrypoint.quantizing import remarks
+from entrypoint.run_folder import RunFolder
+from entrypoint.schemes import METHODS, Scheme
+from tests.unit.factories import WORLD
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write(tmp_path, hidden_size=64, intermediate_size=128)
-    return tmp_path
+def test_a_good_model_passes(tiny_model: Path, tmp_path: Path):
+    check(tiny_model, Scheme(), WORLD, tmp_path / "out")
 
 
-def write(folder: Path, **config: object) -> None:
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def test_a_good_model_passes(folder: Path):
-    check(folder, folder / "out")
-
-
-def test_an_output_that_exists_is_refused(folder: Path):
-    (folder / "out").mkdir()
+def test_an_output_that_exists_is_refused(tiny_model: Path, tmp_path: Path):
     with pytest.raises(SettingsError, match="exists already"):
-        check(folder, folder / "out")
+        check(tiny_model, Scheme(), WORLD, tmp_path)
 
 
-def test_a_quantized_model_is_refused(folder: Path):
-    write(folder, quantization_config={})
+def test_a_quantized_model_is_refused(tiny_model: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {}}))
     with pytest.raises(ModelError, match="quantized already"):
-        check(folder, folder / "out")
+        check(folder, Scheme(), WORLD, tmp_path / "out")
 
 
-def test_sizes_that_the_group_does_not_divide_are_refused(folder: Path):
-    write(folder, hidden_size=72, intermediate_size=128)
-    with pytest.raises(ModelError, match="hidden_size 72 is not a multiple of the group size 32"):
-        check(folder, folder / "out")
+def test_the_layers_of_the_weight_files_are_looked_at(tiny_model: Path, tmp_path: Path):
+    with pytest.raises(ModelError, match="64 columns, not a multiple of the group size 128"):
+        check(tiny_model, Scheme(group_size=128), WORLD, tmp_path / "out")
 
 
-def test_size_counts_weights_only(folder: Path):
-    (folder / "a.safetensors").write_bytes(b"12345")
-    (folder / "b.safetensors").write_bytes(b"123")
-    assert size_bytes(folder) == 8
+def test_size_counts_weights_only(tmp_path: Path):
+    (tmp_path / "a.safetensors").write_bytes(b"12345")
+    (tmp_path / "b.safetensors").write_bytes(b"123")
+    (tmp_path / "config.json").write_bytes(b"{}")
+    assert size_bytes(tmp_path) == 8
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "nf4"])
+def test_every_method_has_a_configuration_of_torchao(method):
+    from transformers import TorchAoConfig
+
+    for device in ("cpu", "cuda"):
+        world = replace(WORLD, device=device, dtype="bf16")
+        written = TorchAoConfig(configuration(Scheme(method=method, group_size=64), world))
+        kind = written.to_dict()["quant_type"]["default"]["_type"]
+        bits = "4" if "4" in method else "8"
+        assert bits in kind or "Intx" in kind
+
+
+def test_training_for_quantization_rounds_in_the_groups_of_the_copy():
+    assert Scheme().group_size == GROUP_SIZE
+
+
+@pytest.mark.parametrize(
+    ("method", "scheme", "says"),
+    [
+        ("lora", Scheme(), []),
+        ("qat", Scheme(), ["to be rounded so: 8da4w"]),
+        ("qat-lora", Scheme(group_size=64), ["rounds otherwise"]),
+        ("qat", Scheme(method="int8-dynamic"), ["rounds otherwise"]),
+    ],
+)
+def test_a_run_trained_for_quantization_says_whether_the_copy_rounds_so(
+    tmp_path: Path, method: str, scheme: Scheme, says: list[str]
+):
+    (tmp_path / "manifest.json").write_text(json.dumps({"settings": {"method": method}}))
+    found = remarks(RunFolder(root=tmp_path), scheme)
+    assert len(found) == len(says)
+    assert all(part in line for part, line in zip(says, found, strict=True))
