@@ -1,11 +1,12 @@
 """entrypoint.evaluation.harness and the request that reaches it."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from entrypoint.errors import SettingsError
-from entrypoint.evaluation.harness import Conversations, performance, task_manager
+from entrypoint.evaluation.harness import performance, task_manager, tokenizer_folder
 from entrypoint.evaluation.model import Work
 from entrypoint.evaluation.request import Request, Rows
 
@@ -45,9 +46,8 @@ def test_tokens_of_all_processes_by_the_seconds_of_the_slowest():
     assert (found["peak_bytes"], found["rows_at_once"], found["processes"]) == (30, 30, 2)
 
 
-def test_conversations_are_written_with_a_tokenizer_that_is_loaded(tiny_model: Path):
-    from transformers import AutoTokenizer
-
-    chat = Conversations(AutoTokenizer.from_pretrained(tiny_model), "all")
-    (encoded,) = chat.encode_texts(["Oslo"], [[(0, 4)]])
-    assert encoded.ids
+def test_an_adapters_own_tokenizer_goes_before_its_base(tmp_path: Path):
+    request = dataclasses.replace(REQUEST, adapter=tmp_path)
+    assert tokenizer_folder(request) == REQUEST.checkpoint
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert tokenizer_folder(request) == tmp_path

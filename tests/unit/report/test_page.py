@@ -29,7 +29,7 @@ def page(run: RunFolder) -> str:
 def test_everything_of_the_run_is_on_the_page(page: str):
     for words in (
         "All conditions met", "exact_match&gt;=base-0.01",
-        "bookings/exact_match", "+82.5 pt", "8da4w - tuned", "p &lt; 0.001", "538.1 MB",
+        "bookings/<wbr>exact_match", "+82.5 pt", "8da4w - tuned", "p &lt; 0.001", "538.1 MB",
         "Quantization: accuracy against size and speed", "weights on disk (MB)",
         "Learning rate", "tokens per second", "loss (nats per token)", "validation",
         "tuned better than base", "8da4w worse than tuned", "✗ wrong",
