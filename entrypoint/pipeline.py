@@ -124,7 +124,7 @@ def lead(settings: Settings, environ: Mapping[str, str], team: Team) -> None:
             step(console, f"putting the model into the cache, once: {model.folder}")
     inputs.ensure_present(plan.model, plan.teacher, environ)
     nodes.show_inputs(team, plan)
-    check_rows(plan.dataset, plan.model.folder, prepared.recipe)
+    check_rows(plan.dataset, plan.model.folder, prepared.recipe, environ)
     launch.write_inputs(
         plan, prepared.recipe, prepared.command, manifest.gather(plan, prepared.recipe, environ)
     )

@@ -1,8 +1,10 @@
 """`train prepare` from end to end: a source in, a checked folder out."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,11 +19,12 @@ from entrypoint.data.dataset import Dataset, find
 from entrypoint.data.folder import DESCRIPTION, Request
 from entrypoint.data.prepare import Inspector, prepare
 from entrypoint.data.shapes import PRESETS
-from entrypoint.data.source import short_name
+from entrypoint.data.source import sha256_of, short_name
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.files import write_json
 from entrypoint.models import source as model_source
 from entrypoint.models.companions import FAST
+from entrypoint.models.embedded.materialise import cache_folder
 from entrypoint.models.tokenizers import CHAT_TOKENIZER, CONVERT
 from entrypoint.noise import hide_loading_bars
 from entrypoint.plan import LONGEST_ROW
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from entrypoint.data.tokens import TokenInspector
 
 EVAL_FRACTION = 0.1
+CHECK = 1
+"""Of the look at a run's rows; goes up when it finds more, so that all are looked at again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,12 +123,15 @@ def prepare_one(asked: Asked, environ: Mapping[str, str]) -> None:
         console.print(f"folder  {folder}", markup=False)
 
 
-def check_rows(dataset: Dataset, model: Path, recipe: str) -> None:
+def check_rows(
+    dataset: Dataset, model: Path, recipe: str, environ: Mapping[str, str] | None = None
+) -> None:
     """Find before training what a run would otherwise learn nothing or the wrong thing from.
 
     Args:
         model: the model's folder.
         recipe: the rendered YAML; with a tokenizer of its own nothing is known of its rows.
+        environ: names the cache, where rows that were found good are remembered.
 
     Raises:
         DataError: a row's answers are all cut away by --max-seq-len.
@@ -132,15 +140,39 @@ def check_rows(dataset: Dataset, model: Path, recipe: str) -> None:
     tokenizer = OmegaConf.create(recipe).tokenizer
     if tokenizer._component_ != CHAT_TOKENIZER:
         return
-    # they import transformers, which takes seconds
-    from entrypoint.data.chat import Chat
-    from entrypoint.data.trained import check_trained
+    train_on, limit = tokenizer.get("train_on", "all"), tokenizer.max_seq_len
+    memory = None
+    if environ is not None:
+        looked_at = (dataset.train.sha256, dataset.task, train_on, limit, *texts_of(model))
+        key = hashlib.sha256(repr((CHECK, *looked_at)).encode()).hexdigest()
+        memory = cache_folder(environ) / "checked" / f"{key}.json"
+    if memory and memory.is_file():
+        cut = int(json.loads(memory.read_text("utf-8"))["cut"])
+    else:
+        # they import transformers, which takes seconds
+        from entrypoint.data.chat import Chat
+        from entrypoint.data.trained import check_trained
 
-    chat, limit = Chat(str(model), tokenizer.get("train_on", "all")), tokenizer.max_seq_len
-    if cut := check_trained(dataset.train.path, chat, limit, dataset.task):
+        chat = Chat(str(model), train_on)
+        cut = check_trained(dataset.train.path, chat, limit, dataset.task)
+        if memory:
+            with suppress(OSError):  # then it is looked at again the next time
+                memory.parent.mkdir(parents=True, exist_ok=True)
+                write_json(memory, {"cut": cut})
+    if cut:
         say(
             f"{cut:,} of {dataset.train.rows:,} rows are cut after {limit:,} tokens (--max-seq-len)"
         )
+
+
+def texts_of(model: Path) -> list[str]:
+    """Hashes of a model's files that say how text becomes tokens: all but weights and model card,
+    which are of any size."""
+    return [
+        f"{path.name} {sha256_of(path)}"
+        for path in sorted(model.iterdir())
+        if path.suffix in (".json", ".jinja", ".model", ".txt") and path.is_file()
+    ]
 
 
 def token_inspector(asked: Asked, environ: Mapping[str, str]) -> "TokenInspector":

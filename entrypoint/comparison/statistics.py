@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from entrypoint.evaluation.metrics import AGGREGATIONS, parts
 
@@ -72,6 +71,9 @@ def mcnemar(before: Sequence[Any], after: Sequence[Any]) -> Test | None:
     pairs = list(zip(before, after, strict=True))
     lost = sum(first > second for first, second in pairs)
     won = sum(first < second for first, second in pairs)
+    # scipy takes a second to import, which `train sft` would wait for
+    from scipy.stats import binomtest
+
     p_value = binomtest(won, won + lost).pvalue if won + lost else 1.0
     return Test(lost=lost, won=won, p_value=float(p_value))
 

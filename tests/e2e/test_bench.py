@@ -33,3 +33,32 @@ def test_the_benchmark_trains_and_writes_its_figures(tiny_model: Path, tmp_path:
         assert task["ratio_to_best_peer"] is None
     assert (tmp_path / "out" / "bench.md").read_text().count("| Tunecask |") == 2
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "runs are not cleared away"
+
+
+def test_a_run_has_begun_training_within_two_seconds_of_work(tiny_model: Path, tmp_path: Path):
+    """Of CPU time, before the very process starts that `tune run` would be; once the rows have been
+    looked at with this tokenizer."""
+    code = (
+        "import os, sys, time\n"
+        "from entrypoint import process\n"
+        "from entrypoint.cli import main\n"
+        "def started(*_, **__):\n"
+        "    heavy = {'torch', 'transformers', 'scipy'} & set(sys.modules)\n"
+        "    print(sorted(heavy), time.process_time(), flush=True)\n"
+        "    os._exit(0)\n"
+        "process.run = started\n"
+        "main(sys.argv[1:])\n"
+    )
+    found = []
+    for number in range(2):
+        argv = (
+            sys.executable, "-c", code, "sft", "--model", str(tiny_model), "--device", "cpu",
+            "--dtype", "fp32", "--max-seq-len", "256", "--output", str(tmp_path / str(number)),
+        )  # fmt: skip
+        environ = {**os.environ, "TRAIN_CACHE": str(tmp_path / "cache")}
+        ended = subprocess.run(argv, capture_output=True, text=True, env=environ, check=True)
+        found.append(ended.stdout.splitlines()[-1])
+    assert "transformers" in found[0], "the first looks at the rows"
+    heavy, seconds = found[1].rsplit(maxsplit=1)
+    assert heavy == "[]"
+    assert float(seconds) < 2

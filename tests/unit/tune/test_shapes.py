@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from entrypoint import pipeline
+from entrypoint.data import trained
 from entrypoint.data.chat import Chat
 from entrypoint.errors import DataError, ModelError
 from entrypoint.preparation import check_rows
@@ -67,6 +68,34 @@ def test_a_model_without_a_chat_template_trains_on_texts(
     path.write_bytes(lines([SHAPES["alpaca"][0](n) for n in range(COUNT)]))
     with pytest.raises(ModelError, match="no chat template"):
         recipe(base, tmp_path / "chat", data=str(path))
+
+
+def test_rows_are_looked_at_once_for_each_tokenizer(
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines([{"text": f"{n} " * (60 if n < 3 else 6)} for n in range(COUNT)]))
+    environ = {"TRAIN_CACHE": str(tmp_path / "cache")}
+    settings = Settings(model=str(model), data=str(path), max_seq_len=32, batch_size=4)
+    prepared = pipeline.prepare(settings, environ)
+    looks = []
+    check = trained.check_trained
+    monkeypatch.setattr(
+        trained, "check_trained", lambda *given: looks.append(given) or check(*given)
+    )
+    for _ in range(2):
+        check_rows(prepared.plan.dataset, model, prepared.recipe, environ)
+        assert "3 of 30 rows are cut after 32 tokens" in capsys.readouterr().err
+    assert len(looks) == 1
+    template = model / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    check_rows(prepared.plan.dataset, model, prepared.recipe, environ)
+    check_rows(prepared.plan.dataset, model, prepared.recipe)
+    assert len(looks) == 3
 
 
 def test_texts_that_are_one_token_have_nothing_to_learn(tiny_model: Path, tmp_path: Path):
