@@ -24,7 +24,7 @@ from entrypoint.models.embedded.materialise import embedded_folder, materialise
 
 ROUNDS = 3
 BATCH = 8
-ROWS = {"embedded": 32, "choices": 24}
+ROWS = {"embedded": 32, "choices": 16}
 """Task -> rows that are scored."""
 CHOICES = """
 task: choices
