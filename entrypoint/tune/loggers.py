@@ -28,8 +28,8 @@ LONGEST_PARAMETER = 500
 """Characters: the limit of Azure ML."""
 PARAMETERS_AT_ONCE = 100
 """The limit of MLflow's servers."""
-LAST_SECONDS = 20.0
-"""How long the end of a run waits for loggers that are behind."""
+LAST_SECONDS: dict[Ending, float] = {"finished": 60.0, "failed": 60.0, "killed": 5.0}
+"""How long the end of a run waits for loggers that are behind; after a signal, --grace goes on."""
 RECORD = "loggers.json"
 """In the folder of logs: what the servers call the run."""
 
@@ -224,7 +224,7 @@ class Background:
         """End, and wait a while for what is still to be sent."""
         self.queue.put(lambda: self.logger.close(ending))
         self.queue.put(None)
-        self.thread.join(LAST_SECONDS)
+        self.thread.join(LAST_SECONDS[ending])
         if self.thread.is_alive():
             self._warn("it is behind, and its last values are lost")
 
