@@ -1,4 +1,4 @@
-"""Every method in a world of two processes, where frozen weights are spread too."""
+"""What takes a training or two: methods in two processes, and what QAT gains."""
 
 import subprocess
 import sys
@@ -9,8 +9,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from entrypoint.data.source import EMBEDDED_FOLDER
+from entrypoint.quantization import quantize
+from entrypoint.topology import World
 from tests.e2e.test_loop import ONE_THREAD, assert_close
-from tests.recipes import losses, metrics, recipe, train
+from tests.recipes import few_rows, losses, metrics, recipe, train
 from tests.tiny import write_tiny_model
 
 pytestmark = pytest.mark.e2e
@@ -65,3 +67,56 @@ def test_two_processes_learn_as_one_by_every_method(tmp_path: Path):
             assert_close(tmp_path / f"{method}-1", tmp_path / f"{method}-2")
     (last,) = losses(metrics(halved[takes_over]))
     assert last == pytest.approx(losses(alone["qlora"])[2], abs=1e-5)
+
+
+def test_a_quantized_copy_is_better_after_quantization_aware_training(
+    tiny_model: Path, tmp_path: Path
+):
+    """A model that knows its rows well loses some of it when it is rounded. Trained on for as many
+    steps with rounding, its copy has the lower loss."""
+    data = few_rows(tmp_path / "data", train=16)
+    rows = tmp_path / "data" / "train.jsonl"
+    rows.with_name("eval.jsonl").write_bytes(rows.read_bytes())
+
+    def tuned(model: Path, name: str, steps: int, **settings: Any) -> Path:
+        config = recipe(
+            model, tmp_path / name, data=data, max_steps=steps, epochs=steps, batch_size=16,
+            save_every=1000, **settings,
+        )  # fmt: skip
+        train(config)
+        return tmp_path / name / "checkpoints" / f"epoch_{steps - 1}"
+
+    def copy_of(folder: Path) -> Path:
+        copy = folder.with_name("8da4w")
+        world = World(device="cpu", devices=1, dtype="fp32", cores=1)
+        quantize(folder, "8da4w", world, copy)
+        return copy
+
+    knows = tuned(tiny_model, "knows", 60, method="full", lr=1e-2)
+    plain = tuned(knows, "plain", 30, method="full", lr=2e-3)
+    aware = tuned(knows, "aware", 30, method="qat", lr=2e-3)
+    unquantized = mean_loss(plain, tmp_path / "plain" / "recipe.yaml")
+    rounded = mean_loss(copy_of(plain), tmp_path / "plain" / "recipe.yaml")
+    trained_for_it = mean_loss(copy_of(aware), tmp_path / "aware" / "recipe.yaml")
+    assert unquantized < 0.2
+    assert rounded > unquantized + 0.002
+    assert trained_for_it < rounded - 0.001
+
+
+def mean_loss(folder: Path, written: Path) -> float:
+    """Over all labels of a run's training rows, as transformers computes it."""
+    import torch
+    from torchtune.config import instantiate
+    from transformers import AutoModelForCausalLM
+
+    config = OmegaConf.load(written)
+    rows = instantiate(config.dataset, instantiate(config.tokenizer))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    total = count = 0.0
+    with torch.no_grad():
+        for row in (rows[index] for index in range(len(rows))):
+            labels = torch.tensor(row["labels"])[1:]
+            logits = model(torch.tensor([row["tokens"]])).logits[0, :-1]
+            total += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+            count += int((labels != -100).sum())
+    return total / count

@@ -8,12 +8,15 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from entrypoint.methods import GROUP_SIZE, NF4_BYTES, model_arguments, quantizer
+from entrypoint.methods import NF4_BYTES, model_arguments, quantizer
 from entrypoint.models.card import Model, describe, read_config
 from entrypoint.models.weights import find_shards
+from entrypoint.quantization import quantize
 from entrypoint.settings import Settings
 from entrypoint.tune import compat
 from tests.checkpoints import write_checkpoint
+from tests.tiny import write_tokenizer
+from tests.unit.factories import WORLD
 
 compat.apply()
 
@@ -150,15 +153,11 @@ def round_no_more(model: Any) -> None:
 def test_what_training_saw_is_what_the_quantized_copy_computes(
     method: str, card: Model, tmp_path: Path, ids: torch.Tensor
 ):
-    from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup
-    from transformers import TorchAoConfig
-
     model, folder = trained(card, tmp_path, method=method)
     take_adapter(folder)
-    config = Int8DynamicActivationIntxWeightConfig(
-        weight_dtype=torch.int4, weight_granularity=PerGroup(GROUP_SIZE)
-    )
-    copy = loaded(folder, card.reference, quantization_config=TorchAoConfig(config))
+    write_tokenizer(folder)
+    quantize(folder, "8da4w", WORLD, tmp_path / card.reference)
+    copy = loaded(tmp_path / card.reference, card.reference)
     plain = loaded(folder, card.reference)
     with torch.no_grad():
         seen, quantized, unquantized = model(ids), copy(ids).logits, plain(ids).logits
