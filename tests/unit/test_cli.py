@@ -9,6 +9,7 @@ import pytest
 
 from entrypoint import launch, loggers, pipeline, schemes, templates
 from entrypoint.cli import run
+from entrypoint.data.source import EMBEDDED_PAIRS
 from entrypoint.errors import (
     ChildError,
     DoesNotFitError,
@@ -297,3 +298,46 @@ def test_codes_are_the_documented_ones():
         "OK": 0, "BUG": 1, "USAGE": 2, "SETTINGS": 3, "DATA": 4, "MODEL": 5, "DOES_NOT_FIT": 6,
         "TRAINING": 7, "GATE": 8, "SIGINT": 130, "SIGTERM": 143,
     }  # fmt: skip
+
+
+def test_4_rows_of_another_kind(tiny_model: Path, rows: Path, fails):
+    dry = ["--dry-run", "--model", str(tiny_model), "--max-seq-len", "256"]
+    fails(["dpo", *dry, "--data", str(rows)], ExitCode.DATA, "sft, not preference", "rejected")
+    pairs = str(EMBEDDED_PAIRS)
+    fails(["kd", *dry, "--data", pairs], ExitCode.DATA, "preference, not sft")
+
+
+def test_5_a_teacher_that_is_not_there(tiny_model: Path, fails, tmp_path: Path):
+    dry = ["--dry-run", "--model", str(tiny_model), "--teacher", str(tmp_path / "a" / "none")]
+    fails(["kd", *dry], ExitCode.MODEL, "the teacher: there is no model folder", "TRAIN_TEACHER")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["dpo", "--set", "loss.beta=0.3"], "--beta"),
+        (["kd", "--set", "kd_ratio=0.3"], "--alpha"),
+        (["kd", "--set", "kd_loss.temperature=3"], "--temperature"),
+        (["dpo", "--loss", "hinge", "--label-smoothing", "0.1"], "--label-smoothing"),
+    ],
+)
+def test_3_what_has_an_option_belongs_there(
+    tiny_model: Path, fails, arguments: list[str], option: str
+):
+    dry = ["--dry-run", "--model", str(tiny_model), "--max-seq-len", "256"]
+    more = ["--teacher", str(tiny_model)] if arguments[0] == "kd" else []
+    fails([*arguments, *dry, *more], ExitCode.SETTINGS, option)
+
+
+@pytest.mark.parametrize("command", ["dpo", "kd"])
+def test_a_dry_run_of_every_objective_works_on_what_is_built_in(
+    command: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRAIN_CACHE", str(tmp_path / "cache"))
+    assert run([command, "--dry-run"]) == 0
+    assert f"objective: {command}" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []

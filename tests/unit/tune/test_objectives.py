@@ -12,7 +12,8 @@ from entrypoint.errors import Interrupted, SettingsError
 from tests.recipes import STOCK_LOSS, few_rows, losses, recipe, train, train_stock
 from tests.tiny import write_tiny_model
 
-PADDED = "packing_window=null"
+PLAIN = ("packing_window=null", "fused_layers=false")
+"""What turns the speed-ups off."""
 UNCLIPPED = "clip_grad_norm=null"
 """torchtune's DPO recipe clips no gradients."""
 
@@ -43,7 +44,7 @@ def test_dpo_losses_equal_those_of_torchtunes_recipe(
     loss: str, pairs: str, tiny_model: Path, tmp_path: Path
 ):
     """Step by step, over the border of an epoch, with gradient accumulation."""
-    overrides = (PADDED, UNCLIPPED, "gradient_accumulation_steps=2")
+    overrides = (*PLAIN, UNCLIPPED, "gradient_accumulation_steps=2")
     given = of_dpo(pairs, loss=loss, batch_size=2)
     stock = train_stock(recipe(tiny_model, tmp_path / "stock", *overrides, **given))
     ours = train(recipe(tiny_model, tmp_path / "ours", *overrides, **given))
@@ -55,8 +56,8 @@ def test_dpo_losses_equal_those_of_torchtunes_recipe(
 def test_dpo_metrics_equal_those_of_torchtunes_recipe(pairs: str, tiny_model: Path, tmp_path: Path):
     """Without accumulation: it logs the figures of a step's last part alone."""
     given = of_dpo(pairs, batch_size=4)
-    stock = train_stock(recipe(tiny_model, tmp_path / "stock", PADDED, UNCLIPPED, **given))
-    ours = train(recipe(tiny_model, tmp_path / "ours", PADDED, UNCLIPPED, **given))
+    stock = train_stock(recipe(tiny_model, tmp_path / "stock", *PLAIN, UNCLIPPED, **given))
+    ours = train(recipe(tiny_model, tmp_path / "ours", *PLAIN, UNCLIPPED, **given))
     names = [name for name in stock[0] if name.startswith(("rewards/", "log_probs/"))]
     assert len(names) == 6
     for name in names:
@@ -70,7 +71,7 @@ def test_dpo_learns_the_same_packed_and_with_a_precomputed_reference(
     method: str, pairs: str, tiny_model: Path, tmp_path: Path
 ):
     given = of_dpo(pairs, method=method, eval_every=3)
-    plain = train(recipe(tiny_model, tmp_path / "plain", PADDED, **given))
+    plain = train(recipe(tiny_model, tmp_path / "plain", *PLAIN, **given))
     packed = train(recipe(tiny_model, tmp_path / "packed", "packing_window=400", **given))
     known = train(recipe(tiny_model, tmp_path / "known", precompute_reference=True, **given))
     for fast in (packed, known):
@@ -133,6 +134,15 @@ def test_the_reference_is_asked_once_and_only_about_rows_that_are_met(
 
 
 @pytest.mark.parametrize(("kl", "component"), [("forward", "ForwardKL"), ("reverse", "ReverseKL")])
+def test_kd_learns_the_same_with_the_speed_ups_on(teacher: Path, tiny_model: Path, tmp_path: Path):
+    data = few_rows(tmp_path / "data", train=16, held_out=8)
+    given = of_kd(teacher, data=data, eval_every=4, max_steps=4, temperature=2.0)
+    plain = train(recipe(tiny_model, tmp_path / "plain", *PLAIN, **given))
+    fast = train(recipe(tiny_model, tmp_path / "fast", "packing_window=130", **given))
+    assert losses(fast) == pytest.approx(losses(plain), abs=1e-5)
+    assert fast[3]["validation_loss"] == pytest.approx(plain[3]["validation_loss"], abs=1e-5)
+
+
 def test_kd_losses_equal_those_of_torchtunes_recipe(
     kl: str, component: str, teacher: Path, tiny_model: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -142,7 +152,7 @@ def test_kd_losses_equal_those_of_torchtunes_recipe(
     monkeypatch.setattr("torchtune.training.scale_grads", lambda *_: None)
     data = few_rows(tmp_path / "data", train=12)
     overrides = (
-        PADDED, STOCK_LOSS,
+        *PLAIN, STOCK_LOSS,
         f"kd_loss={{_component_: torchtune.modules.loss.{component}WithChunkedOutputLoss}}",
     )  # fmt: skip
     given = of_kd(teacher, data=data, epochs=2, batch_size=4, max_steps=None, kl=kl)
