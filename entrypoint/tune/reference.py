@@ -16,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from entrypoint.errors import Interrupted
 from entrypoint.tune.batches import Batch, Layout, silent
@@ -79,14 +78,10 @@ class ReferenceCache:
         missing = {key: number for number, key in keys.items() if key not in self.known}
         numbers = sorted(missing.values())
         each = self.ranks.size * ROWS_AT_ONCE
-        with tqdm(
-            total=len(numbers), disable=not (self.ranks.leads and numbers), unit="pair"
-        ) as progress:
-            progress.set_description("reference")
-            for start in range(0, len(numbers), each):
-                some = numbers[start : start + each]
-                self._compute(rows, some, keys)
-                progress.update(len(some))
+        for start in range(0, len(numbers), each):
+            if self.ranks.leads:
+                print(f"asking the reference: {start:,} of {len(numbers):,} pairs", flush=True)
+            self._compute(rows, numbers[start : start + each], keys)
         return Referenced(rows, {number: self.known[key] for number, key in keys.items()})
 
     def _compute(self, rows: Rows, numbers: list[int], keys: dict[int, bytes]) -> None:
