@@ -62,8 +62,12 @@ def main() -> None:
     shutil.copytree(job["model"], model)
     convert_hf_checkpoint(model, model_name=NAME)
     notes = Notes(job["folder"])
-    # told of every step: each is one forward pass here
-    lightning.Fabric.log_dict = lambda _, metrics, step: notes.note(metrics["loss"])
+
+    def log(_: Any, metrics: dict[str, Any], step: int) -> None:
+        if "loss" in metrics:  # not the throughput; each step is one forward pass here
+            notes.note(metrics["loss"])
+
+    lightning.Fabric.log_dict = log
     setup(
         checkpoint_dir=model,
         out_dir=Path(job["folder"], "out"),
