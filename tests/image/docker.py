@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 900
+LIMIT_S = 1800
 
 Ended = subprocess.CompletedProcess[str]
 
