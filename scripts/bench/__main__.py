@@ -104,7 +104,7 @@ def bench(
 
 def parameters(model: Path) -> int:
     """Weights of a model, from the headers of its files."""
-    return sum(math.prod(shape) for shape in check_whole(model, find_shards(model)).values())
+    return sum(math.prod(found.shape) for found in check_whole(model, find_shards(model)).values())
 
 
 def _tokens(row: dict[str, list[int]]) -> int:
