@@ -117,10 +117,45 @@ image-test: $(STAMP) ## Build and run the image for real, on the Docker that is 
 
 # docs/azure-ml.md. ARGS: options of the job, then a command as `train` takes it.
 AML := $(BIN)/python -m scripts.aml
-.PHONY: aml-validate
+# The blob emulator of aml-test, from npm
+AZURITE := $(or $(TUNECASK_AZURITE),$(HOME)/.cache/tunecask-tests/azurite/node_modules/.bin/azurite-blob)
+.PHONY: aml-validate aml-env aml-data aml-compute aml-submit aml-logs aml-cancel aml-resume aml-register aml-download aml-test
 
 aml-validate: $(STAMP) ## Check a job for Azure ML offline, print its YAML (ARGS="--compute gpus sft")
 	@$(AML) validate $(ARGS)
+
+aml-env: $(STAMP) ## Create the environment on Azure ML, from this folder or a pushed image (ARGS="--image ...")
+	@$(AML) env $(ARGS)
+
+aml-data: $(STAMP) ## Upload prepared rows as a data asset (ARGS="--name rows FOLDER"); unchanged ones stay
+	@$(AML) data $(ARGS)
+
+aml-compute: $(STAMP) ## Create the cluster if it is not there (ARGS="--tier low-priority")
+	@$(AML) compute $(ARGS)
+
+aml-submit: $(STAMP) ## Send a `train` command as a job (ARGS="sft --max-steps 2"); --dry-run prints its YAML
+	@$(AML) submit $(ARGS)
+
+aml-logs: $(STAMP) ## Follow the last job to its end
+	@$(AML) logs $(ARGS)
+
+aml-cancel: $(STAMP) ## End the last job; its checkpoints are kept
+	@$(AML) cancel $(ARGS)
+
+aml-resume: $(STAMP) ## Start the last job again, from its newest checkpoint
+	@$(AML) resume $(ARGS)
+
+aml-register: $(STAMP) ## Register the last job's model (ARGS="--part quantized/8da4w" the copy alone)
+	@$(AML) register $(ARGS)
+
+aml-download: $(STAMP) ## Download the last registered model
+	@$(AML) download $(ARGS)
+
+$(AZURITE):
+	@npm install --silent --no-audit --no-fund --prefix $(@D)/../.. azurite@3.35.0
+
+aml-test: $(STAMP) $(AZURITE) ## Test these against a stand-in for Azure ML, with a blob emulator from npm
+	@TUNECASK_AZURITE=$(AZURITE) $(BIN)/python -m pytest tests/aml $(ARGS)
 
 clean: ## Remove .venv, caches and builds, but no outputs
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov

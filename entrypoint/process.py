@@ -200,9 +200,18 @@ def _forwarding(process: subprocess.Popen[bytes], grace: float | None) -> Iterat
 
 def git_revision(folder: Path) -> str | None:
     """The commit that `folder` is checked out at, or None outside a checkout."""
+    return _git(folder, "rev-parse", "HEAD")
+
+
+def git_address(folder: Path) -> str | None:
+    """The address of the origin that `folder` is a checkout of, which may hold a password."""
+    return _git(folder, "config", "--get", "remote.origin.url")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
     try:
         found = subprocess.run(
-            ("git", "-C", str(folder), "rev-parse", "HEAD"),
+            ("git", "-C", str(folder), *arguments),
             capture_output=True,
             text=True,
             check=False,

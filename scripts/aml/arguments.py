@@ -18,9 +18,9 @@ COMMANDS = {
     "dpo": "${{outputs.run}}",
     "kd": "${{outputs.run}}",
     "eval": "${{outputs.run}}/eval/result.json",
-    "quantize": "${{outputs.run}}/quantized/8da4w",
+    "quantize": "${{outputs.run}}/quantized/{method}",
 }
-"""What a job may run, and its --output."""
+"""What a job may run, and its --output; `{method}` is the method that is asked for."""
 FINE_TUNING: tuple[Literal["sft", "dpo", "kd"], ...] = ("sft", "dpo", "kd")
 INPUTS = ("model", "base", "teacher", "data", "resume")
 """Options whose local path or asset becomes an input of the job."""
@@ -162,7 +162,9 @@ def _with_inputs(command: TrainCommand) -> TrainCommand:
 
 
 def _with_output(command: TrainCommand) -> TrainCommand:
-    added = [Argument(name="output", option="--output", value=COMMANDS[command.name])]
+    method = next((each.value for each in command.arguments if each.name == "method"), "8da4w")
+    output = COMMANDS[command.name].replace("{method}", method or "")
+    added = [Argument(name="output", option="--output", value=output)]
     resumes = any(each.name == "resume" for each in command.arguments)
     if command.name in FINE_TUNING and not resumes:
         # so that a job which is started again after its machine was taken away goes on

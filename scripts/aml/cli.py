@@ -1,11 +1,9 @@
 """The command line of the Make targets aml-*; errors end with the exit codes of `train`."""
 
 import os
-import secrets as randomness
 import sys
 import traceback
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,10 @@ import yaml
 
 from entrypoint import noise
 from entrypoint.errors import ExitCode, SettingsError, TrainError
-from scripts.aml import arguments, check, fit, snapshot
-from scripts.aml.job import CODE, PASSED, Job, as_yaml, document
-from scripts.aml.options import passed, settings_options
-from scripts.aml.settings import NAME, AmlSettings
-from scripts.aml.sizes import documented
-
-JOB_CONTEXT = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-ARGS = click.argument("args", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND …]")
+from scripts.aml import check, cloud
+from scripts.aml.making import ARGS, JOB_CONTEXT, checked, make_job, name_option
+from scripts.aml.options import settings_options
+from scripts.aml.settings import AmlSettings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -32,66 +26,9 @@ def aml() -> None:
     """
 
 
-def make_job(settings: AmlSettings, args: Sequence[str], name: str | None) -> Job:
-    """The job of a `train` command.
-
-    Raises:
-        SettingsError: the name, the command or the size is none.
-    """
-    command = arguments.parse(args)
-    run = name or f"{command.name}-{datetime.now():%Y%m%d-%H%M%S}-{randomness.token_hex(2)}"
-    if not NAME.fullmatch(run):
-        raise SettingsError(
-            f"{run!r} is no name of a job",
-            where="--name",
-            hint="take letters, digits, - and _, beginning with a letter or a digit",
-        )
-    return Job(
-        name=run,
-        run=run,
-        settings=settings,
-        command=command,
-        size=documented(settings.size) if settings.size else None,
-        passed=passed(PASSED),
-    )
-
-
-def checked(job: Job, folder: Path) -> str:
-    """The job's YAML, when nothing is wrong with it.
-
-    Raises:
-        SettingsError: names everything that is wrong.
-    """
-    made = document(job)
-    found = [*check.problems(made, folder), *check.leaks(made, os.environ)]
-    if job.size:
-        found += fit.problems(job.command, job.size, job.settings.nodes, os.environ)
-    if not (job.settings.environment.startswith("azureml:") or job.settings.image):
-        found += check.context_problems(snapshot.ROOT, job.settings.dockerfile)
-    check.require(found, "the settings of the job")
-    text = as_yaml(made)
-    stage_code(job, folder)
-    from scripts.aml import sdk
-
-    sdk.load(text, folder)
-    return text
-
-
-def stage_code(job: Job, folder: Path) -> None:
-    """Put the code snapshot together, and say what is in it."""
-    if not job.needs_code:
-        click.echo("# code snapshot: none, the image has all", err=True)
-        return
-    files = snapshot.contents(job)
-    snapshot.stage(files, folder / CODE)
-    click.echo(f"# code snapshot, {len(files)} files in {folder / CODE}:", err=True)
-    for name in files:
-        click.echo(f"#   {name}", err=True)
-
-
 @aml.command(context_settings=JOB_CONTEXT)
 @settings_options
-@click.option("--name", help="Name of the job and of its run folder.  [default: command and time]")
+@name_option
 @click.option(
     "--job",
     "path",
@@ -130,6 +67,10 @@ def read_job(path: Path) -> dict[str, Any]:
     if not isinstance(made, dict):
         raise SettingsError("the job is no list of `key: value`", where=path)
     return made
+
+
+for command in cloud.COMMANDS:
+    aml.add_command(command)
 
 
 def main(given: Sequence[str] | None = None) -> None:

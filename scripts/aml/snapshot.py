@@ -27,6 +27,11 @@ def contents(job: Job) -> dict[str, Path]:
     if job.settings.key_vault:
         wanted["vault.py"] = ROOT / VAULT
     wanted |= job.command.shipped
+    return files_of(wanted)
+
+
+def files_of(wanted: Mapping[str, Path]) -> dict[str, Path]:
+    """Name -> file for all files and all in folders, sorted; neither hidden ones nor caches."""
     return dict(sorted(_files(wanted)))
 
 

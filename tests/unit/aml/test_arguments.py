@@ -16,6 +16,18 @@ def test_a_command_gets_the_output_and_goes_on_by_itself():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("args", "output"),
+    [
+        (("quantize",), "${{outputs.run}}/quantized/8da4w"),
+        (("quantize", "--method", "int8-dynamic"), "${{outputs.run}}/quantized/int8-dynamic"),
+        (("eval", "--limit", "8"), "${{outputs.run}}/eval/result.json"),
+    ],
+)
+def test_what_does_not_train_writes_where_a_run_would(args, output):
+    assert parse(args).argv[-2:] == ("--output", output)
+
+
 def test_options_come_from_variables_too(monkeypatch):
     monkeypatch.setenv("TRAIN_MAX_STEPS", "3")
     monkeypatch.setenv("TRAIN_SET", "optimizer.weight_decay=0 clip_grad_norm=1")
