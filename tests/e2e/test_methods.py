@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from entrypoint.data.source import EMBEDDED_FOLDER
 from entrypoint.quantization import quantize
+from entrypoint.schemes import Scheme
 from entrypoint.topology import World
 from tests.e2e.test_loop import ONE_THREAD, assert_close
 from tests.recipes import few_rows, losses, metrics, recipe, train
@@ -89,7 +90,7 @@ def test_a_quantized_copy_is_better_after_quantization_aware_training(
     def copy_of(folder: Path) -> Path:
         copy = folder.with_name("8da4w")
         world = World(device="cpu", devices=1, dtype="fp32", cores=1)
-        quantize(folder, "8da4w", world, copy)
+        quantize(folder, Scheme(), world, copy)
         return copy
 
     knows = tuned(tiny_model, "knows", 80, method="full", lr=1e-2)

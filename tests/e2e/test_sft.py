@@ -81,7 +81,7 @@ def finished(module_folder: Path, tiny_model: Path, rows_file: Path, tasks_folde
     ended = train(
         "sft", "--model", tiny_model, "--data", rows_file, "--output", output, "--max-seq-len", 128,
         "--batch-size", 4, "--epochs", 2, "--lr", 0.01, "--then", "quantize,eval",
-        "--tasks", "places", "--tasks-folder", tasks_folder, "--limit", 5,
+        "--dtype", "fp32", "--tasks", "places", "--tasks-folder", tasks_folder, "--limit", 5,
         TRAIN_SECRETS=str(secrets),
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -132,8 +132,8 @@ def test_result_and_manifest_have_their_keys(finished: Any):
     assert result["evaluation"].keys() == {"base", "tuned", "8da4w"}
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest.keys() == {
-        "version", "started", "settings", "seed", "world", "model", "data", "recipe", "versions",
-        "platform", "image", "git_revision", "executable",
+        "version", "started", "settings", "seed", "world", "model", "teacher", "data", "recipe",
+        "versions", "platform", "image", "git_revision", "executable",
     }  # fmt: skip
     assert manifest["data"]["train"]["rows"] == 16
 
@@ -154,7 +154,7 @@ def test_evaluations_hold_every_sample(finished: Any):
     samples = evaluation["samples"]["places"]
     assert len(samples) == 5
     assert samples[0]["target"] == "Yes"
-    assert "<|im_start|>user\nNumber 0?<|im_end|>" in samples[0]["prompt"][0][0]
+    assert "<|im_start|>user\nNumber 0?<|im_end|>" in samples[0]["prompt"]
     for column in ("base", "tuned", "8da4w", "places/exact_match"):
         assert column in ended.stdout
 

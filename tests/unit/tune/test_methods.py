@@ -12,6 +12,7 @@ from entrypoint.methods import NF4_BYTES, model_arguments, quantizer
 from entrypoint.models.card import Model, describe, read_config
 from entrypoint.models.weights import find_shards
 from entrypoint.quantization import quantize
+from entrypoint.schemes import Scheme
 from entrypoint.settings import Settings
 from entrypoint.tune import compat
 from tests.checkpoints import write_checkpoint
@@ -156,7 +157,7 @@ def test_what_training_saw_is_what_the_quantized_copy_computes(
     model, folder = trained(card, tmp_path, method=method)
     take_adapter(folder)
     write_tokenizer(folder)
-    quantize(folder, "8da4w", WORLD, tmp_path / card.reference)
+    quantize(folder, Scheme(), WORLD, tmp_path / card.reference)
     copy = loaded(tmp_path / card.reference, card.reference)
     plain = loaded(folder, card.reference)
     with torch.no_grad():

@@ -35,7 +35,8 @@ def test_packed_answers_lie_end_to_end_and_pairs_stay_together():
     assert first.labels.tolist() == [[2, 3, -100, 4, 5, 6, -100]]
     assert first.answers is not None
     assert first.answers.tolist() == [[0, 0, 0, 1, 1, 1, 1]]
-    assert first.mask == Documents((3, 4))
+    # the prompt is computed once for both answers
+    assert first.mask == Documents((3, 4), twins=(0, 1, 2, 0, 4, 5, 6))
     assert (first.pairs, first.real, first.trained) == (1, 7, 5)
     assert second.tokens.tolist() == [[7, 8, 7, 9]]
     (both,) = PackedPairs(Packed(11, by_document=True))([LONG, SHORT])
