@@ -10,10 +10,12 @@ import click
 
 from entrypoint import noise, secrets
 from entrypoint.commands import (
+    chat,
     compare,
     doctor,
     dpo,
     evaluate,
+    export,
     kd,
     models,
     prepare,
@@ -50,6 +52,8 @@ train.add_command(evaluate.evaluate)
 train.add_command(compare.compare)
 train.add_command(report.report)
 train.add_command(quantize.quantize)
+train.add_command(export.export)
+train.add_command(chat.chat)
 train.add_command(models.models)
 train.add_command(prepare.prepare)
 train.add_command(doctor.doctor)

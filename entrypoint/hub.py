@@ -101,11 +101,13 @@ class Hub:
 
         # otherwise it asks the hub for a list of agents and writes it to HF_HOME, even in a dry run
         constants.HF_HUB_DISABLE_TELEMETRY = True
+        # files go over HTTP in both directions: what Xet's own transfer fails with is not explained
+        constants.HF_HUB_DISABLE_XET = True
         # what has come of a chunk is lost when a download stops; the default is 10 MB
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK_BYTES
         self.endpoint = (environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
         self._token = environ.get("HF_TOKEN", "").strip() or None
-        self._api = HfApi(endpoint=self.endpoint, token=self._token or False)
+        self.api = HfApi(endpoint=self.endpoint, token=self._token or False)
 
     def snapshot(self, reference: Reference) -> Snapshot:
         """The commit that the reference stands for now, and its files.
@@ -114,9 +116,9 @@ class Hub:
             ModelError: it is missing, private or renamed.
             Unreachable: the hub does not answer.
         """
-        with self._explaining(reference):
+        with self.explaining(reference):
             info = patiently(
-                lambda: self._api.model_info(
+                lambda: self.api.model_info(
                     reference.repo,
                     revision=reference.revision,
                     files_metadata=True,
@@ -143,14 +145,14 @@ class Hub:
 
     def dataset_commit(self, reference: Reference) -> str:
         """The commit that a data set's reference stands for now; failures are not explained."""
-        ask = partial(self._api.dataset_info, reference.repo, revision=reference.revision)
+        ask = partial(self.api.dataset_info, reference.repo, revision=reference.revision)
         return str(patiently(lambda: ask(timeout=TIMEOUT_S)).sha)
 
     def header(self, snapshot: Snapshot, name: str) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> shape and format of the tensors in a safetensors file, from its header alone."""
-        with self._explaining(snapshot.reference):
+        with self.explaining(snapshot.reference):
             header = patiently(
-                lambda: self._api.parse_safetensors_file_metadata(
+                lambda: self.api.parse_safetensors_file_metadata(
                     snapshot.reference.repo, name, revision=snapshot.commit, timeout=TIMEOUT_S
                 )
             )
@@ -181,7 +183,7 @@ class Hub:
         headers = build_hf_headers(token=self._token or False)
         # a compressed answer could not be resumed at a byte of the file
         headers["Accept-Encoding"] = "identity"
-        with self._explaining(snapshot.reference):
+        with self.explaining(snapshot.reference):
             patiently(
                 lambda: http_get(
                     url,
@@ -197,7 +199,8 @@ class Hub:
             )
 
     @contextmanager
-    def _explaining(self, reference: Reference) -> Iterator[None]:
+    def explaining(self, reference: Reference) -> Iterator[None]:
+        """Failures of `api` become errors that say what to do."""
         try:
             yield
         except ModelError:

@@ -14,6 +14,9 @@ from entrypoint.noise import hide_loading_bars
 from entrypoint.schemes import Scheme, check_config, check_device, skipped
 from entrypoint.topology import World
 
+SHARD = "500MB"
+"""Size of weight files: safetensors copies a whole file's tensors before it writes them."""
+
 
 def check(checkpoint: Path, scheme: Scheme, world: World, output: Path) -> None:
     """Refuse before any work what `quantize` could not do.
@@ -118,7 +121,8 @@ def quantize(checkpoint: Path, scheme: Scheme, world: World, output: Path) -> No
     scratch = Path(tempfile.mkdtemp(prefix=f".{scheme.method}-", dir=output.parent))
     try:
         alone = layers_left_alone(checkpoint, scheme)
-        load(checkpoint, scheme, world, alone).save_pretrained(scratch)
+        model = load(checkpoint, scheme, world, alone)
+        model.save_pretrained(scratch, max_shard_size=SHARD)
         AutoTokenizer.from_pretrained(checkpoint).save_pretrained(scratch)
         share(scratch)
         scratch.rename(output)

@@ -17,6 +17,8 @@ Step = Literal["eval", "quantize"]
 QuantizationMethod = Literal[
     "8da4w", "int8-weight-only", "int8-dynamic", "int4-weight-only", "fp8", "nf4"
 ]
+ExportKind = Literal["hf", "peft", "gguf"]
+GgufType = Literal["f16", "q8_0", "q4_0", "q4_1"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "fp32", "bf16"]
 

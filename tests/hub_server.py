@@ -4,6 +4,7 @@ Large files are redirected to a second server with another port, as the real hub
 storage: another origin, to which no token may go.
 """
 
+import base64
 import functools
 import hashlib
 import json
@@ -91,6 +92,10 @@ class HubServer:
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.log: list[Served] = []
+        self.writers: set[str] = set()
+        """Tokens that may make repositories and push to them."""
+        self.stored: dict[str, bytes] = {}
+        """Large files that were uploaded, by SHA-256."""
         self._servers = []
         for storage in (False, True):
             server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
@@ -141,8 +146,20 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length", 0))
-        self.body = self.rfile.read(length)
+        self._take()
+
+    def do_PUT(self) -> None:
+        self._take()
+
+    def _take(self) -> None:
+        self.body = b""
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            while size := int(self.rfile.readline(), 16):
+                self.body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self._answer()
 
     def log_message(self, *_: object) -> None:
@@ -164,7 +181,12 @@ class _Handler(BaseHTTPRequestHandler):
         )
         self.hub.log.append(self.served)
         parts = path.strip("/").split("/")
-        if self.served.storage:
+        if self.command == "PUT":
+            self.hub.stored[sha256(self.body)] = self.body
+            self._send(200, b"")
+        elif self._writes(parts):
+            self._write(parts)
+        elif self.served.storage:
             repo = self.hub.repos["/".join(parts[:2])]
             self._send_file(repo, "/".join(parts[2:]), start, end)
         elif parts[:2] == ["api", "datasets"] and len(parts) > 4 and parts[4] != "revision":
@@ -182,6 +204,63 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range", "bytes=0-").removeprefix("bytes=")
         first, _, last = asked.partition("-")
         return int(first), int(last) if last else None
+
+    @staticmethod
+    def _writes(parts: list[str]) -> bool:
+        return (
+            parts[:2] in (["api", "repos"], ["api", "validate-yaml"])
+            or parts[-2:] == ["objects", "batch"]
+            or (parts[:2] == ["api", "models"] and parts[4:5] in (["preupload"], ["commit"]))
+        )
+
+    def _write(self, parts: list[str]) -> None:
+        """A step of a push, in the order in which the client takes them."""
+        if self.served.token not in self.hub.writers:
+            self._fail(403, None, "you don't have the rights to create a model here")
+        elif parts[1] == "repos":
+            asked = json.loads(self.body)
+            name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
+            known = name in self.hub.repos
+            if not known:
+                self.hub.repos[name] = Repo(
+                    name=name, files={}, private=asked.get("visibility") == "private"
+                )
+                self.hub.repos[name].token = self.served.token
+            self._json({"url": f"{self.hub.url}/{name}"}, 409 if known else 200)
+        elif parts[1] == "validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif parts[-1] == "batch":
+            objects = [
+                {**one, "actions": {"upload": {"href": f"{self.hub.storage_url}/{one['oid']}"}}}
+                for one in json.loads(self.body)["objects"]
+            ]
+            self._json({"transfer": "basic", "objects": objects})
+        elif parts[4] == "preupload":
+            files = [
+                {
+                    "path": one["path"],
+                    "uploadMode": "lfs" if is_large(one["path"]) else "regular",
+                    "shouldIgnore": False,
+                }
+                for one in json.loads(self.body)["files"]
+            ]
+            self._json({"files": files})
+        else:
+            self._commit(self.hub.repos["/".join(parts[2:4])])
+
+    def _commit(self, repo: Repo) -> None:
+        for line in self.body.splitlines():
+            step = json.loads(line)
+            value = step["value"]
+            if step["key"] == "file":
+                repo.files[value["path"]] = base64.b64decode(value["content"])
+            elif step["key"] == "lfsFile":
+                repo.files[value["path"]] = self.hub.stored[value["oid"]]
+        url = f"{self.hub.url}/{repo.name}/commit/{repo.commit}"
+        self._json({"success": True, "commitOid": repo.commit, "commitUrl": url})
+
+    def _json(self, answer: object, status: int = 200) -> None:
+        self._send(status, json.dumps(answer).encode(), Content_Type="application/json")
 
     def _refused(self, name: str, *, content: bool) -> bool:
         """Answer what stands against the request, if anything does."""
@@ -328,7 +407,7 @@ def sha256(content: bytes) -> str:
 
 
 def is_large(name: str) -> bool:
-    return name.endswith((".safetensors", ".bin", ".pth"))
+    return name.endswith((".safetensors", ".bin", ".pth", ".gguf"))
 
 
 @functools.lru_cache(maxsize=64)

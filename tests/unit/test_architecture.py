@@ -19,7 +19,8 @@ ORDER = (
     "allocator", "progress", "team", "zero_first", "hub", "models", "data", "methods", "objectives",
     "inputs", "loggers",
     "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "stock",
-    "nodes", "collect", "schemes", "quantization", "quantizing",
+    "nodes", "collect", "schemes", "quantization", "quantizing", "chatting",
+    "export", "uploading", "exporting",
     "comparison", "scoring", "comparing", "report", "reporting", "preparation",
     "pipeline", "doctor", "parameters", "options", "commands", "cli",
 )  # fmt: skip

@@ -46,7 +46,7 @@ def fails(capsys: pytest.CaptureFixture[str]):
 
 @pytest.mark.parametrize(
     "command",
-    "  sft dpo kd prepare eval compare report quantize models doctor tune".split(" ")[1:],
+    ["", *"sft dpo kd prepare eval compare report quantize export chat models doctor tune".split()],
 )
 def test_help(capsys: pytest.CaptureFixture[str], command: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "100")

@@ -1,0 +1,1 @@
+"""What others load: GGUF files and model cards."""

@@ -1,0 +1,67 @@
+"""Peak memory of `train quantize`, above an idle process with the same imports, on a random bf16
+model of 2 GB: python scripts/bench_quantize.py [METHOD]"""
+
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers.models.llama import modeling_llama  # noqa: F401 - an idle process has it too
+
+from entrypoint.models.embedded.materialise import embedded_folder, materialise
+from entrypoint.noise import hide_loading_bars, silence
+from entrypoint.quantization import configuration, quantize, size_bytes
+from entrypoint.schemes import Scheme
+from entrypoint.topology import World
+
+WORLD = World(device="cpu", devices=1, dtype="bf16", cores=2)
+
+
+def write_model(folder: Path) -> None:
+    """A model that fits the built-in tokenizer; every row of a weight is the same wave."""
+    materialise(embedded_folder({}))
+    tokenizer = AutoTokenizer.from_pretrained(embedded_folder({}))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=2048, intermediate_size=5632, num_hidden_layers=19,
+        num_attention_heads=16, num_key_value_heads=16, tie_word_embeddings=True,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model.to_empty(device="cpu")
+    model.tie_weights()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            wave = (torch.arange(parameter.shape[-1]) * 0.7).sin() * 0.05
+            parameter.copy_(wave.expand_as(parameter))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def main() -> None:
+    silence()
+    hide_loading_bars()
+    if len(sys.argv) == 3:
+        scheme = Scheme(method=sys.argv[1])  # type: ignore[arg-type]
+        configuration(scheme, WORLD)
+        folder = Path(sys.argv[2])
+        idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        quantize(folder, scheme, WORLD, folder.with_name("quantized"))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - idle
+        size = size_bytes(folder)
+        print(f"{scheme.method}: {peak / 1e6:,.0f} MB for a model of {size / 1e6:,.0f} MB: "
+              f"{peak / size:.2f}")  # fmt: skip
+        return
+    import subprocess
+
+    method = sys.argv[1] if len(sys.argv) == 2 else Scheme().method
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        write_model(folder)
+        # what the model was written with must not count
+        subprocess.run((sys.executable, __file__, method, folder), check=True)
+
+
+if __name__ == "__main__":
+    main()
