@@ -181,7 +181,8 @@ down() {
             [ -e "$state/pid" ] || break
             sleep 1
         done
-        umount "$state/exec/netns/default" 2>/dev/null || :
+        # its network namespaces, and what a container that would not end has left
+        awk -v state="$state/" 'index($2, state) == 1 { print $2 }' /proc/mounts | tac | xargs -r umount --lazy
     fi
     rm -rf "$state"
 }
