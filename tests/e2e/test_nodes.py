@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ pytestmark = [
     ),
 ]
 
-STEPS = 6
+STEPS = 15
+"""Enough for a kill after the first to come before the last: they take a twentieth of a second."""
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +95,19 @@ class Job:
         return lambda: self.metrics.is_file() and self.metrics.read_text().count("\n") >= step
 
     def worker(self, node: int) -> int:
-        """The training process of a host."""
-        for pid in self.hosts[node].processes():
-            variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
-            # torchrun has started it
-            if f"RANK={node}" in variables and "TORCHELASTIC_MAX_RESTARTS=0" in variables:
-                return pid
-        raise AssertionError("it does not train")
+        """The training process of a host, as soon as torchrun has started it."""
+        found: list[int] = []
+
+        def look() -> bool:
+            for pid in self.hosts[node].processes():
+                with suppress(OSError):
+                    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+                    if {f"RANK={node}", "TORCHELASTIC_MAX_RESTARTS=0"} <= set(variables):
+                        found.append(pid)
+            return bool(found)
+
+        wait_for(look)
+        return found[0]
 
     def nothing_is_left(self) -> None:
         wait_for(lambda: not any(host.processes() for host in self.hosts), 10)
@@ -151,8 +159,9 @@ def test_two_hosts_learn_what_two_local_processes_learn(job: Job, tmp_path: Path
     job.output.rename(tmp_path / "local-run")
     given = (*given, "--save-every", 1, "--resume", "auto")
     started = job.start(*given, per_gpu=True)
-    wait_for(job.after(2))
-    os.kill(job.worker(1), signal.SIGKILL)
+    worker = job.worker(1)
+    wait_for(lambda: any((job.output / "checkpoints").glob("step_*")))
+    os.kill(worker, signal.SIGKILL)
     killed = time.monotonic()
     codes, said = both(started, within=60)
     assert time.monotonic() - killed < 60
