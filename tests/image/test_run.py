@@ -1,7 +1,6 @@
 """The image at work: as any user, without a network, on what cannot be written, and stopped."""
 
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -64,10 +63,17 @@ def test_the_doctor_ends_with_six_when_there_is_a_problem(image: str):
 
 def test_the_unit_tests_pass_in_the_image(test_image: str, tmp_path: Path):
     project = copy_of_project(tmp_path)
-    # so that what is tested is the image's
-    shutil.rmtree(project / "entrypoint")
-    shutil.rmtree(project / "recipes")
     options = ("run", "--rm", "--network", "none", "-v", f"{project}:/src", "--workdir", "/src")
+    for folder in ("entrypoint", "recipes"):
+        same = (
+            "diff",
+            "--recursive",
+            "--exclude",
+            "__pycache__",
+            folder,
+            f"/opt/tunecask/{folder}",
+        )
+        docker(*options, test_image, *same)
     argv = ("python", "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "tests/unit")
     docker(*options, test_image, *argv)
 
