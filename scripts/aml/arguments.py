@@ -83,7 +83,9 @@ def parse(arguments: Sequence[str]) -> TrainCommand:
             where="ARGS, behind the options of the job",
             hint=f"begin with one of {', '.join(COMMANDS)}, as `train` takes it",
         )
-    context = train.commands[name].make_context(f"train {name}", list(arguments[1:]))
+    # click keeps the help option of a command's first context, which the parent decides
+    parent = click.Context(train, info_name="train", **train.context_settings)
+    context = train.commands[name].make_context(name, list(arguments[1:]), parent=parent)
     given = tuple(_given(context))
     if any(each.name == "output" for each in given):
         raise SettingsError(
