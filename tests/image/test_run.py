@@ -65,17 +65,10 @@ def test_the_unit_tests_pass_in_the_image(test_image: str, tmp_path: Path):
     project = copy_of_project(tmp_path)
     options = ("run", "--rm", "--network", "none", "-v", f"{project}:/src", "--workdir", "/src")
     for folder in ("entrypoint", "recipes"):
-        same = (
-            "diff",
-            "--recursive",
-            "--exclude",
-            "__pycache__",
-            folder,
-            f"/opt/tunecask/{folder}",
-        )
+        same = ("diff", "-r", "-x", "__pycache__", folder, f"/opt/tunecask/{folder}")
         docker(*options, test_image, *same)
     argv = ("python", "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "tests/unit")
-    # what sends jobs to Azure ML is not in the image, and its tests look at a whole checkout
+    # what sends jobs to Azure ML is not in the image
     docker(*options, test_image, *argv, "--ignore=tests/unit/aml")
 
 
