@@ -1,7 +1,9 @@
-"""Finds a memory allocator that serves training better than the C library's own."""
+"""Finds an allocator that serves training better, and has glibc's give memory back."""
 
+import ctypes
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 FOLDERS = (
@@ -14,8 +16,22 @@ NAMES = ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4")
 """Shared libraries, best first. jemalloc is not among them: measured, it gained nothing over the
 malloc settings of `command.CHILD_ENVIRONMENT`."""
 
+M_MMAP_THRESHOLD = -3
+"""glibc's number of the setting, from malloc.h."""
+
 
 def find(folders: Sequence[Path] = FOLDERS) -> Path | None:
     """The library to preload, or None where there is none."""
     places = (folder / name for name in NAMES for folder in folders)
     return next((path for path in places if path.is_file()), None)
+
+
+def give_back_large_blocks() -> None:
+    """Make glibc return freed blocks of a MiB and more to the system at once.
+
+    By itself it raises this threshold up to 32 MiB as such blocks are freed; later ones then come
+    from the heap, where what is kept lies between what was freed. Seen in `train quantize`: 1.6
+    times the model in some runs, 1.1 in others. Does nothing without glibc.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)

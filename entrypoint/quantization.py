@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from entrypoint import allocator
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.files import share
 from entrypoint.models.card import TORCH_DTYPE, is_quantized, read_config
@@ -117,6 +118,7 @@ def quantize(checkpoint: Path, scheme: Scheme, world: World, output: Path) -> No
     from transformers import AutoTokenizer
 
     hide_loading_bars()
+    allocator.give_back_large_blocks()
     output.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{scheme.method}-", dir=output.parent))
     try:

@@ -1,6 +1,11 @@
 """entrypoint.allocator: what is found where."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from entrypoint import allocator
 
@@ -16,3 +21,28 @@ def test_the_smallest_library_is_preferred(tmp_path: Path):
     minimal = second / "libtcmalloc_minimal.so.4"
     minimal.touch()
     assert allocator.find((first, second)) == minimal
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_blocks_freed_before_do_not_make_glibc_keep_later_ones():
+    code = """
+import ctypes, sys
+from entrypoint import allocator
+if sys.argv[1] == "with":
+    allocator.give_back_large_blocks()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+libc.free.argtypes = (ctypes.c_void_p,)
+class Usage(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena b c d mapped f g h i j".split()]
+libc.mallinfo2.restype = Usage
+libc.free(libc.malloc(20 << 20))
+before = libc.mallinfo2().mapped
+libc.malloc(8 << 20)
+print(libc.mallinfo2().mapped - before >= 8 << 20)
+"""
+    for how, mapped in (("without", "False"), ("with", "True")):
+        ended = subprocess.run(
+            (sys.executable, "-c", code, how), capture_output=True, text=True, check=True
+        )
+        assert ended.stdout.strip() == mapped
