@@ -1,9 +1,10 @@
 """Jobs that were sent: submit, follow, cancel, and start again where the run folder is."""
 
 import json
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO, cast
 
 from entrypoint.errors import Interrupted, SettingsError, TrainingError
 from entrypoint.files import write_json
@@ -121,14 +122,16 @@ def follow(ml: Any, job: str, terminal: IO[str]) -> None:
     """
     from azure.ai.ml.exceptions import JobException
 
-    if status_of(ml, job) in ENDED:
-        _print_logs(ml, job, terminal)
-    else:
+    streamed = _Streamed(terminal)
+    if status_of(ml, job) not in ENDED:
         try:
-            ml.jobs.stream(job)
+            with redirect_stdout(cast("TextIO", streamed)):
+                ml.jobs.stream(job)
         except JobException as error:
             if status_of(ml, job) != "Failed":
                 raise SettingsError(str(error), where=job) from error
+    if not streamed.a_log:
+        _print_logs(ml, job, terminal)
     status = status_of(ml, job)
     if status == "Canceled":
         raise Interrupted(SIGTERM, "the job was cancelled", where=job, hint="`make aml-resume`")
@@ -141,8 +144,24 @@ def follow(ml: Any, job: str, terminal: IO[str]) -> None:
     terminal.write(f"{job}: {status}\n")
 
 
+class _Streamed:
+    """The terminal as the SDK writes to it. It streams no log of a job that has ended, also of one
+    that ends while it is being asked for.
+    """
+
+    def __init__(self, terminal: IO[str]) -> None:
+        self.terminal = terminal
+        self.a_log = False
+
+    def write(self, text: str) -> int:
+        self.a_log = self.a_log or text.startswith(f"Streaming {LOGS}")
+        return self.terminal.write(text)
+
+    def flush(self) -> None:
+        self.terminal.flush()
+
+
 def _print_logs(ml: Any, job: str, terminal: IO[str]) -> None:
-    """The SDK streams no log of a job that has ended."""
     sent = ml.jobs.get(job)
     folder = blobs.place(ml, sent.outputs["default"].path)
     for name in folder.names(LOGS):
