@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from entrypoint.data.source import EMBEDDED_FOLDER
-from tests.recipes import losses, recipe
+from tests.e2e.worlds import ONE_THREAD, assert_close, in_two_processes
+from tests.recipes import losses, recipe, train
 
 pytestmark = pytest.mark.e2e
 
@@ -133,9 +134,6 @@ def test_7_a_loss_that_is_not_finite(tiny_model: Path, tmp_path: Path):
     assert list((tmp_path / "run" / "logs").glob("not-finite-step-*.json"))
 
 
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
-
-
 def tune_command(config: Any, folder: Path, processes: int) -> tuple[str, ...]:
     """`tune run` of our recipe in a world of that many processes on this machine."""
     from omegaconf import OmegaConf
@@ -148,13 +146,6 @@ def tune_command(config: Any, folder: Path, processes: int) -> tuple[str, ...]:
         sys.executable, "-m", "entrypoint.tune", "run", *flags, "entrypoint.tune.recipe",
         "--config", str(path),
     )  # fmt: skip
-
-
-def tune_run(config: Any, folder: Path, processes: int) -> list[dict[str, Any]]:
-    command = tune_command(config, folder, processes)
-    ended = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return steps_of(folder)
 
 
 def test_a_signal_stops_all_processes_after_the_same_step(tiny_model: Path, tmp_path: Path):
@@ -176,46 +167,35 @@ def test_a_signal_stops_all_processes_after_the_same_step(tiny_model: Path, tmp_
     assert [path.name for path in (tmp_path / "checkpoints").glob("step_*")] == [f"step_{done}"]
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_two_processes_learn_as_one_and_can_take_over_from_it(
-    method: str, tiny_model: Path, tmp_path: Path
-):
-    given = {
-        "method": method, "data": str(EMBEDDED_FOLDER), "eval_every": 4, "save_every": 2, "keep": 9,
-    }  # fmt: skip
-    # a small window: the processes do not all have the same number of passes
-    window = "packing_window=130"
-    one, two = tmp_path / "one", tmp_path / "two"
-    alone = tune_run(recipe(tiny_model, one, window, batch_size=6, **given), one, 1)
-    halved = recipe(tiny_model, two, window, batch_size=3, **given)
-    together = tune_run(halved, two, 2)
-    assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
-    for name in ("grad_norm", "tokens", "tokens_trained"):
-        assert [step[name] for step in together] == pytest.approx(
-            [step[name] for step in alone], abs=1e-5
-        )
-    assert together[3]["validation_loss"] == pytest.approx(alone[3]["validation_loss"], abs=1e-5)
-    assert_close(one, two)
-
-    for folder, processes, source in ((tmp_path / "2-1", 1, two), (tmp_path / "1-2", 2, one)):
-        resumes = recipe(
-            tiny_model, folder, window, batch_size=6 // processes,
-            resume=str(source / "checkpoints" / "step_2"), **given,
+def test_two_processes_learn_as_one_and_can_take_over_from_it(tiny_model: Path, tmp_path: Path):
+    def config(name: str, method: str, processes: int, **more: Any) -> Any:
+        # a small window: the processes do not all have the same number of passes
+        return recipe(
+            tiny_model, tmp_path / f"{method}-{name}", "packing_window=130", method=method,
+            data=str(EMBEDDED_FOLDER), eval_every=4, save_every=2, keep=9,
+            batch_size=6 // processes, **more,
         )  # fmt: skip
-        rest = tune_run(resumes, folder, processes)
-        assert [step["step"] for step in rest] == [3, 4, 5, 6]
-        assert losses(rest) == pytest.approx(losses(alone)[2:], abs=1e-5)
-        assert_close(one, folder)
 
+    def after_2(name: str, method: str) -> str:
+        return str(tmp_path / f"{method}-{name}" / "checkpoints" / "step_2")
 
-def assert_close(one: Path, other: Path) -> None:
-    import torch
-    from safetensors.torch import load_file
-
-    first, second = (
-        load_file(folder / "checkpoints" / "epoch_0" / "model-00001-of-00001.safetensors")
-        for folder in (one, other)
+    methods = ("lora", "full")
+    alone = {method: train(config("1", method, 1)) for method in methods}
+    together = in_two_processes(
+        *(config("2", method, 2) for method in methods),
+        *(config("1-2", method, 2, resume=after_2("1", method)) for method in methods),
     )
-    assert first.keys() == second.keys()
-    for name, weight in first.items():
-        torch.testing.assert_close(second[name], weight, rtol=0, atol=1e-5)
+    for method, two, one_two in zip(methods, together[:2], together[2:], strict=True):
+        one = alone[method]
+        assert losses(two) == pytest.approx(losses(one), abs=1e-5)
+        for name in ("grad_norm", "tokens", "tokens_trained"):
+            assert [step[name] for step in two] == pytest.approx(
+                [step[name] for step in one], abs=1e-5
+            )
+        assert two[3]["validation_loss"] == pytest.approx(one[3]["validation_loss"], abs=1e-5)
+        two_one = train(config("2-1", method, 1, resume=after_2("2", method)))
+        for rest in (one_two, two_one):
+            assert [step["step"] for step in rest] == [3, 4, 5, 6]
+            assert losses(rest) == pytest.approx(losses(one)[2:], abs=1e-5)
+        for name in ("2", "1-2", "2-1"):
+            assert_close(tmp_path / f"{method}-1", tmp_path / f"{method}-{name}")

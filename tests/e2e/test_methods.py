@@ -1,7 +1,5 @@
 """What takes a training or two: methods in two processes, and what QAT gains."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +10,13 @@ from entrypoint.data.source import EMBEDDED_FOLDER
 from entrypoint.quantization import quantize
 from entrypoint.schemes import Scheme
 from entrypoint.topology import World
-from tests.e2e.test_loop import ONE_THREAD, assert_close
-from tests.recipes import few_rows, losses, metrics, recipe, train
+from tests.e2e.worlds import assert_close, in_two_processes
+from tests.recipes import few_rows, losses, recipe, train
 from tests.tiny import write_tiny_model
 
 pytestmark = pytest.mark.e2e
 
 METHODS = ("dora", "qlora", "qat", "qat-lora")
-SEVERAL = Path(__file__).with_name("several.py")
-
-
-def in_two_processes(configs: dict[Path, Any]) -> None:
-    paths = []
-    for folder, config in configs.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        paths.append(folder / "recipe.yaml")
-        paths[-1].write_text(OmegaConf.to_yaml(config))
-    ended = subprocess.run(
-        (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         str(SEVERAL), *map(str, paths)),
-        env=ONE_THREAD | {"PYTHONPATH": str(SEVERAL.parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_two_processes_learn_as_one_by_every_method(tmp_path: Path):
@@ -47,26 +27,22 @@ def test_two_processes_learn_as_one_by_every_method(tmp_path: Path):
     for method in METHODS:
         config = recipe(model, tmp_path / f"{method}-1", method=method, batch_size=4, **given)
         alone[method] = train(config)
-    halved = {
-        tmp_path / f"{method}-2": recipe(
-            model, tmp_path / f"{method}-2", method=method, batch_size=2, **given
-        )
+    halved = [
+        recipe(model, tmp_path / f"{method}-2", method=method, batch_size=2, **given)
         for method in METHODS
-    }
-    takes_over = tmp_path / "qlora-1-2"
-    halved[takes_over] = recipe(
-        model, takes_over, method="qlora", batch_size=2, **given,
+    ]
+    takes_over = recipe(
+        model, tmp_path / "qlora-1-2", method="qlora", batch_size=2, **given,
         resume=str(tmp_path / "qlora-1" / "checkpoints" / "step_2"),
     )  # fmt: skip
-    in_two_processes(halved)
-    for method in METHODS:
+    *together, rest = in_two_processes(*halved, takes_over)
+    for method, two in zip(METHODS, together, strict=True):
         # a rounded number in the middle of two may go either way
         close = 2e-3 if method.startswith("qat") else 1e-5
-        together = metrics(halved[tmp_path / f"{method}-2"])
-        assert losses(together) == pytest.approx(losses(alone[method]), abs=close), method
+        assert losses(two) == pytest.approx(losses(alone[method]), abs=close), method
         if close < 1e-3:
             assert_close(tmp_path / f"{method}-1", tmp_path / f"{method}-2")
-    (last,) = losses(metrics(halved[takes_over]))
+    (last,) = losses(rest)
     assert last == pytest.approx(losses(alone["qlora"])[2], abs=1e-5)
 
 

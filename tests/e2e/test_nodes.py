@@ -129,35 +129,8 @@ def both(started: list[Process], within: float = 240) -> tuple[list[int], list[s
 
 
 def test_two_hosts_learn_what_two_local_processes_learn(job: Job, tmp_path: Path):
-    """Started once on each host, then once for each process: killed in the middle, and resumed."""
-    given = ("--max-steps", STEPS, "--save-every", 2)
-    codes, said = both(job.start(*given))
-    assert codes == [0, 0], said
-    assert f"steps   {STEPS} of 4 rows" in said[0]
-    assert "2 processes on 2 nodes" in said[0]
-    assert "node 1 has trained" in said[1]
-    assert "loss" not in said[1], "one node speaks for all"
-    # each host has prepared the rows in its own cache, and only the first has written the run
-    assert all(list((tmp_path / f"host-{node}" / "cache").glob("datasets/*")) for node in (0, 1))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "data", "held.jsonl", "host-0", "host-1", "rows.jsonl", "run",
-    ]  # fmt: skip
-    two_hosts, final = job.steps(), weights(job.output)
-
-    job.output.rename(tmp_path / "nodes")
-    alone = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    local = subprocess.run(
-        tuple(map(str, job.argv(*given, "--nproc-per-node", 2))),
-        env=alone | {"OMP_NUM_THREADS": "1", "TRAIN_CACHE": str(tmp_path / "local")},
-        capture_output=True,
-        text=True,
-    )
-    assert local.returncode == 0, local.stdout + local.stderr
-    assert losses(two_hosts) == pytest.approx(losses(job.steps()), abs=1e-5)
-    assert_close(final, weights(job.output))
-
-    job.output.rename(tmp_path / "local-run")
-    given = (*given, "--save-every", 1, "--resume", "auto")
+    """Started as one process of each GPU, killed in the middle, resumed by a start on each host."""
+    given = ("--max-steps", STEPS, "--save-every", 1, "--resume", "auto")
     started = job.start(*given, per_gpu=True)
     worker = job.worker(1)
     wait_for(lambda: any((job.output / "checkpoints").glob("step_*")))
@@ -172,10 +145,32 @@ def test_two_hosts_learn_what_two_local_processes_learn(job: Job, tmp_path: Path
     job.nothing_is_left()
     done = len(job.steps())
     assert done < STEPS
-    codes, said = both(job.start(*given, per_gpu=True))
+
+    codes, said = both(job.start(*given))
     assert codes == [0, 0], said
     assert "resumed after step" in said[0]
-    assert losses(job.steps()) == pytest.approx(losses(two_hosts), abs=1e-5)
+    assert f"steps   {STEPS} of 4 rows" in said[0]
+    assert "2 processes on 2 nodes" in said[0]
+    assert "node 1 has trained" in said[1]
+    assert "loss" not in said[1], "one node speaks for all"
+    # each host has prepared the rows in its own cache, and only the first has written the run
+    assert all(list((tmp_path / f"host-{node}" / "cache").glob("datasets/*")) for node in (0, 1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "data", "held.jsonl", "host-0", "host-1", "rows.jsonl", "run",
+    ]  # fmt: skip
+    two_hosts, final = job.steps(), weights(job.output)
+    assert [step["step"] for step in two_hosts] == list(range(1, STEPS + 1))
+
+    job.output.rename(tmp_path / "nodes")
+    alone = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    local = subprocess.run(
+        tuple(map(str, job.argv("--max-steps", STEPS, "--nproc-per-node", 2))),
+        env=alone | {"OMP_NUM_THREADS": "1", "TRAIN_CACHE": str(tmp_path / "local")},
+        capture_output=True,
+        text=True,
+    )
+    assert local.returncode == 0, local.stdout + local.stderr
+    assert losses(two_hosts) == pytest.approx(losses(job.steps()), abs=1e-5)
     assert_close(final, weights(job.output))
 
 

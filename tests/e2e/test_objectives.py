@@ -8,10 +8,12 @@ import pytest
 
 from entrypoint.data.source import EMBEDDED_PAIRS
 from tests.e2e.conftest import NAME, WEIGHTS, Launcher
-from tests.e2e.test_loop import steps_of, tune_run
+from tests.e2e.test_loop import steps_of
 from tests.e2e.test_sft import CANARIES, train
+from tests.e2e.worlds import in_two_processes
 from tests.hub_server import HubServer, Repo
 from tests.recipes import few_rows, losses, recipe
+from tests.recipes import train as train_here
 from tests.tiny import write_tiny_model
 
 pytestmark = pytest.mark.e2e
@@ -91,29 +93,31 @@ def test_kd_from_a_larger_teacher(tiny_model: Path, teacher: Path, tmp_path: Pat
     agree(output, tiny_model)
 
 
-@pytest.mark.parametrize(
-    ("objective", "more"),
-    [("dpo", {"method": "full"}), ("kd", {"kl": "reverse"})],
-)
-def test_two_processes_learn_as_one(
-    objective: str, more: dict, tiny_model: Path, teacher: Path, tmp_path: Path
-):
+def test_two_processes_learn_as_one(tiny_model: Path, teacher: Path, tmp_path: Path):
     """Models and the second models are spread; windows are so small that one process has more."""
-    source = {"source": EMBEDDED_PAIRS} if objective == "dpo" else {}
-    data = few_rows(tmp_path / "data", train=18, held_out=5, **source)
+    objectives = ("dpo", "kd")
     given = {
-        "objective": objective, "data": data, "teacher": str(teacher), "max_steps": 3,
-        "eval_every": 3, **more,
+        "dpo": {"method": "full", "data": few_rows(
+            tmp_path / "pairs", train=18, held_out=5, source=EMBEDDED_PAIRS
+        )},
+        "kd": {"kl": "reverse", "data": few_rows(tmp_path / "rows", train=18, held_out=5)},
     }  # fmt: skip
-    one, two = tmp_path / "one", tmp_path / "two"
-    window = "packing_window=250"
-    alone = tune_run(recipe(tiny_model, one, window, batch_size=6, **given), one, 1)
-    together = tune_run(recipe(tiny_model, two, window, batch_size=3, **given), two, 2)
-    assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
-    names = [name for name in alone[-1] if "/" in name or "kl" in name or "entropy" in name]
-    assert len(names) >= 4
-    for name in (*names, "validation_loss", "grad_norm", "tokens_trained"):
-        assert together[-1][name] == pytest.approx(alone[-1][name], abs=1e-4)
+
+    def config(objective: str, processes: int) -> Any:
+        return recipe(
+            tiny_model, tmp_path / f"{objective}-{processes}", "packing_window=250",
+            objective=objective, teacher=str(teacher), max_steps=3, eval_every=3,
+            batch_size=6 // processes, **given[objective],
+        )  # fmt: skip
+
+    together = in_two_processes(*(config(objective, 2) for objective in objectives))
+    for objective, two in zip(objectives, together, strict=True):
+        one = train_here(config(objective, 1))
+        assert losses(two) == pytest.approx(losses(one), abs=1e-5)
+        names = [name for name in one[-1] if "/" in name or "kl" in name or "entropy" in name]
+        assert len(names) >= 4
+        for name in (*names, "validation_loss", "grad_norm", "tokens_trained"):
+            assert two[-1][name] == pytest.approx(one[-1][name], abs=1e-4)
 
 
 def test_a_teacher_of_the_hub_is_compared_before_it_is_downloaded(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from entrypoint.data.source import EMBEDDED_FOLDER
-from tests.e2e.test_loop import ONE_THREAD
+from tests.e2e.worlds import ONE_THREAD
 from tests.tiny import VOCABULARY
 from tests.unit.tune.test_native_tokenizer import write_sentencepiece
 

@@ -4,6 +4,9 @@ import json
 import shlex
 from pathlib import Path
 
+import click
+
+from entrypoint.cli import train as group
 from entrypoint.commands.sft import sft
 from entrypoint.report.replay import command
 from entrypoint.settings import Settings
@@ -25,7 +28,9 @@ def test_the_command_gives_the_same_settings_but_for_the_output():
     written = json.loads(json.dumps(SETTINGS.as_dict()))
     train, objective, *arguments = shlex.split(command(written, SETTINGS.seed))
     assert (train, objective) == ("train", "sft")
-    context = sft.make_context("sft", arguments)
+    # click keeps the help option of a command's first context, which the parent decides
+    parent = click.Context(group, **group.context_settings)
+    context = sft.make_context("sft", arguments, parent=parent)
     again = Settings(objective="sft", **context.params)
     assert again == Settings(**{**SETTINGS.as_dict(), "output": None})
 
