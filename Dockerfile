@@ -64,6 +64,7 @@ RUN --mount=type=bind,from=uv,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
 # Any user may run the image: nothing is kept in a home folder.
 ENV TRAIN_CACHE=/cache HF_HOME=/cache/huggingface TORCHINDUCTOR_CACHE_DIR=/tmp/inductor TRITON_CACHE_DIR=/tmp/triton
 WORKDIR /workspace
+CMD ["train", "--help"]
 
 # Serving on Azure ML, as the tutorial's image has it: nginx, rsyslog and services under runit.
 FROM runtime AS inference-no
@@ -75,8 +76,17 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,t
     && cp /var/configuration/nginx.conf /etc/nginx/sites-available/app \
     && ln -sf /etc/nginx/sites-available/app /etc/nginx/sites-enabled/app \
     && rm -f /etc/nginx/sites-enabled/default
+# The server wants other releases of some packages than the lock has: it gets them beside the others.
+RUN --mount=type=bind,from=uv,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
+    --mount=type=cache,target=/root/.cache/uv,sharing=locked \
+    python=$(command -v python) \
+    && uv venv --system-site-packages --python "$python" /opt/serving \
+    && UV_CONSTRAINT='' uv pip install --python /opt/serving/bin/python \
+        azureml-inference-server-http==1.5.1 azure-monitor-opentelemetry \
+    && ln -s /opt/serving/bin/azmlinfsrv /usr/local/bin/
 ENV SVDIR=/var/runit WORKER_TIMEOUT=400
 EXPOSE 5001 8883 8888
+CMD ["runsvdir", "/var/runit"]
 
 # For launchers that log in to the other nodes, such as DeepSpeed's.
 FROM inference-${INFERENCE} AS openssh-no
@@ -136,4 +146,3 @@ LABEL org.opencontainers.image.title=tunecask \
     org.opencontainers.image.source=${SOURCE} \
     org.opencontainers.image.version=${VERSION} \
     org.opencontainers.image.revision=${REVISION}
-CMD ["train", "--help"]

@@ -119,10 +119,13 @@ image-test: $(STAMP) ## Build and run the image for real, on the Docker that is 
 AML := $(BIN)/python -m scripts.aml
 # The blob emulator of aml-test, from npm
 AZURITE := $(or $(TUNECASK_AZURITE),$(HOME)/.cache/tunecask-tests/azurite/node_modules/.bin/azurite-blob)
-.PHONY: aml-validate aml-env aml-data aml-compute aml-submit aml-logs aml-cancel aml-resume aml-register aml-download aml-test
+.PHONY: aml-validate aml-rehearse aml-env aml-data aml-compute aml-submit aml-logs aml-cancel aml-resume aml-register aml-download aml-deploy aml-test
 
 aml-validate: $(STAMP) ## Check a job for Azure ML offline, print its YAML (ARGS="--compute gpus sft")
 	@$(AML) validate $(ARGS)
+
+aml-rehearse: $(STAMP) ## Run a job on this machine, as Azure ML would (ARGS="--compute x --nodes 2 sft")
+	@$(AML) rehearse $(ARGS)
 
 aml-env: $(STAMP) ## Create the environment on Azure ML, from this folder or a pushed image (ARGS="--image ...")
 	@$(AML) env $(ARGS)
@@ -150,6 +153,9 @@ aml-register: $(STAMP) ## Register the last job's model (ARGS="--part quantized/
 
 aml-download: $(STAMP) ## Download the last registered model
 	@$(AML) download $(ARGS)
+
+aml-deploy: $(STAMP) ## Deploy it to an endpoint (ARGS="--size ..."); --local FOLDER serves it on this machine
+	@$(AML) deploy $(ARGS)
 
 $(AZURITE):
 	@npm install --silent --no-audit --no-fund --prefix $(@D)/../.. azurite@3.35.0

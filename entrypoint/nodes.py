@@ -91,7 +91,7 @@ def help_out(settings: Settings, environ: Mapping[str, str], team: Team) -> None
     orders = Orders(**heard)
     host, port = orders.master
     start = replace(start, master=(host, port))
-    settings = replace(settings, **orders.settings)
+    settings = followed(settings, orders.settings)
     try:
         machine = topology.detect(settings.device, settings.dtype)
         world = topology.trained_by(machine, start, settings.nproc_per_node)
@@ -119,6 +119,21 @@ def help_out(settings: Settings, environ: Mapping[str, str], team: Team) -> None
             raise
     say(f"node {start.node} has trained and is waiting for node 0 to end")
     team.follow()
+
+
+def followed(own: Settings, ordered: Mapping[str, Any]) -> Settings:
+    """What node 0 has decided, for this node. Inputs that it was given as paths of its own stay so:
+    mounts may differ from node to node."""
+    kept = {
+        name: absolute(getattr(own, name))
+        for name in ("model", "teacher", "data")
+        if not ordered["shared_storage"]
+        and ordered[name]
+        and Path(ordered[name]).is_absolute()
+        and Path(getattr(own, name) or "").is_absolute()
+        and Path(getattr(own, name)).exists()
+    }
+    return replace(own, **{**ordered, **kept})
 
 
 def _places(settings: Settings, environ: Mapping[str, str], team: Team) -> dict[str, str]:

@@ -17,6 +17,7 @@ from entrypoint import (
     nodes,
     templates,
     topology,
+    tracking,
     zero_first,
 )
 from entrypoint.command import Command, tune_command
@@ -163,6 +164,7 @@ def lead(settings: Settings, environ: Mapping[str, str], team: Team) -> None:
     )
     collect.write_result(plan, metrics, evaluations, quantized, verdicts)
     console.print(f"report: {report(plan.folder)}", markup=False)
+    tracking.hand_over(plan.folder, plan.variables["loggers"])
     console.print(f"run folder: {plan.folder.root}")
     gate.enforce(verdicts, plan.folder.comparison)
 

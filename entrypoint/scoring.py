@@ -9,7 +9,7 @@ from typing import get_args
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from entrypoint import allocator, launch, process, topology
+from entrypoint import allocator, launch, process, topology, tracking
 from entrypoint.command import evaluation_command
 from entrypoint.comparison.table import show
 from entrypoint.data import dataset as datasets
@@ -137,6 +137,7 @@ def evaluate_one(
     request = of_checkpoint(request, checkpoint, name, output.absolute())
     logs = checkpoint.run.logs if checkpoint.run else output.parent
     evaluation = score(request, environ, logs / f"eval-{name}.log")
+    tracking.attach(output, name, evaluation.scores)
     show([evaluation], console)
     console.print(f"results: {output}", markup=False)
 

@@ -86,14 +86,7 @@ class Mlflow:
         self.newest = 0
 
     def open(self, parameters: Mapping[str, str], done: int) -> None:
-        # its own defaults try for minutes
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow.entities import Param
-        from mlflow.tracking import MlflowClient
-
-        self.client: Any = MlflowClient()
+        self.client: Any = patient()
         run = self.given or self.record.read()
         if run is None:
             run = self._create()
@@ -102,14 +95,7 @@ class Mlflow:
             self.client.update_run(run, status="RUNNING")
         history = self.client.get_metric_history(run, "loss")
         self.newest = max((point.step for point in history), default=0)
-        known = self.client.get_run(run).data.params
-        new = [
-            Param(key, value[:LONGEST_PARAMETER])
-            for key, value in parameters.items()
-            if key not in known
-        ][: MOST_PARAMETERS - len(known)]
-        for start in range(0, len(new), PARAMETERS_AT_ONCE):
-            self.client.log_batch(run, params=new[start : start + PARAMETERS_AT_ONCE])
+        log_parameters(self.client, run, parameters)
         self.run = run
 
     def _create(self) -> str:
@@ -134,6 +120,30 @@ class Mlflow:
     def close(self, ending: Ending) -> None:
         if not self.given:  # Azure ML ends its own
             self.client.set_terminated(self.run, ending.upper())
+
+
+def patient() -> Any:
+    """MLflow's client; by its own defaults it tries for minutes to reach a server."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient()
+
+
+def log_parameters(client: Any, run: str, parameters: Mapping[str, str]) -> None:
+    """Add parameters that a run does not have yet, as many and as long as Azure ML takes."""
+    from mlflow.entities import Param
+
+    known = client.get_run(run).data.params
+    new = [
+        Param(key, value[:LONGEST_PARAMETER])
+        for key, value in parameters.items()
+        if key not in known
+    ][: MOST_PARAMETERS - len(known)]
+    for start in range(0, len(new), PARAMETERS_AT_ONCE):
+        client.log_batch(run, params=new[start : start + PARAMETERS_AT_ONCE])
 
 
 class Wandb:

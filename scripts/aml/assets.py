@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint.errors import DataError, SettingsError
+from entrypoint.files import write_text
 from scripts.aml import check
 from scripts.aml.settings import AmlSettings
 from scripts.aml.snapshot import ROOT, files_of, stage
 
 CONTEXT = Path(".aml/context")
 """Where the image's build context is put together."""
+SERVING = Path(".aml/Dockerfile.serving")
 
 
 def version_of(files: Mapping[str, Path]) -> str:
@@ -32,8 +34,11 @@ def context_files(dockerfile: str) -> dict[str, Path]:
     return files_of({name: ROOT / name for name in (*names, dockerfile)})
 
 
-def environment(ml: Any, settings: AmlSettings) -> tuple[str, bool]:
+def environment(ml: Any, settings: AmlSettings, *, serves: bool = False) -> tuple[str, bool]:
     """Create the environment of an image or of a build, unless it is there.
+
+    Args:
+        serves: it is for a deployment: the build has the inference parts.
 
     Returns:
         NAME:VERSION, and whether it is new.
@@ -44,6 +49,7 @@ def environment(ml: Any, settings: AmlSettings) -> tuple[str, bool]:
     from azure.ai.ml.entities import BuildContext, Environment
 
     name = settings.environment.partition(":")[0].partition("@")[0]
+    name = f"{name}-serving" if serves else name
     if settings.environment.startswith("azureml:"):
         raise SettingsError(
             "an environment of a registry cannot be made",
@@ -58,6 +64,9 @@ def environment(ml: Any, settings: AmlSettings) -> tuple[str, bool]:
         problems = check.context_problems(ROOT, settings.dockerfile)
         check.require(list(problems), "--dockerfile or AML_DOCKERFILE")
         files = context_files(settings.dockerfile)
+        if serves:
+            write_text(SERVING, with_inference(files[settings.dockerfile].read_text("utf-8")))
+            files[settings.dockerfile] = SERVING
         version = version_of(files)
         context = BuildContext(path=CONTEXT, dockerfile_path=settings.dockerfile)
         made = Environment(name=name, version=version, build=context)
@@ -67,6 +76,11 @@ def environment(ml: Any, settings: AmlSettings) -> tuple[str, bool]:
         stage(files, CONTEXT)
     ml.environments.create_or_update(made)
     return f"{name}:{version}", True
+
+
+def with_inference(dockerfile: str) -> str:
+    """The Dockerfile with its inference parts: Azure ML passes no build arguments."""
+    return dockerfile.replace("ARG INFERENCE=no\n", "ARG INFERENCE=yes\n", 1)
 
 
 def data(ml: Any, path: Path, name: str) -> tuple[str, bool]:

@@ -32,7 +32,7 @@ def problems(made: Mapping[str, Any], folder: Path) -> list[str]:
         *_resources(made),
         *_build(made, folder),
         *_models(made),
-        *_secret_names(made),
+        *secret_names(made),
     ]
 
 
@@ -105,7 +105,7 @@ def _models(made: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{kind}.{name}.type: {type_!r} is none of {', '.join(MODEL_TYPES)}"
 
 
-def _secret_names(made: Mapping[str, Any]) -> Iterator[str]:
+def secret_names(made: Mapping[str, Any]) -> Iterator[str]:
     """Inputs, variables and tags are stored as plain text, for everybody in the workspace."""
     for field in ("inputs", "environment_variables", "tags"):
         for name in made.get(field) or {}:

@@ -12,9 +12,10 @@ import yaml
 
 from entrypoint import noise
 from entrypoint.errors import ExitCode, SettingsError, TrainError
+from entrypoint.parameters import POSITIVE
 from scripts.aml import check, cloud
 from scripts.aml.making import ARGS, JOB_CONTEXT, checked, make_job, name_option
-from scripts.aml.options import settings_options
+from scripts.aml.options import Here, settings_options
 from scripts.aml.settings import AmlSettings
 
 
@@ -52,6 +53,46 @@ def validate(settings: AmlSettings, name: str | None, path: Path | None, args: A
 
     sdk.load(path.read_text("utf-8"), path.parent.absolute())
     click.echo(f"{path}: nothing is wrong")
+
+
+@aml.command(context_settings=JOB_CONTEXT)
+@settings_options
+@name_option
+@click.option(
+    "--input",
+    "inputs",
+    type=Here(),
+    multiple=True,
+    help="What stands here for an asset, as data=FOLDER. Repeatable.",
+)
+@click.option(
+    "--kill-at-step",
+    "kill_at",
+    type=POSITIVE,
+    metavar="STEP",
+    help="Take all machines away when that step is made, then start the job again.",
+)
+@ARGS
+def rehearse(
+    settings: AmlSettings,
+    name: str | None,
+    inputs: tuple[tuple[str, Path], ...],
+    kill_at: int | None,
+    args: Any,
+) -> None:
+    """Run a job on this machine, as Azure ML would run it.
+
+    Its nodes are containers of --image, or else processes in this virtual environment. They get
+    Azure ML's variables, and inputs mounted read-only.
+    """
+    from scripts.aml import rehearsal
+
+    job = make_job(settings, args, name)
+    asked = rehearsal.Asked(inputs=dict(inputs), kill_at=kill_at)
+    rehearsal.check(job, asked)
+    made = yaml.safe_load(checked(job, Path()))
+    output = rehearsal.run(job, made, asked, sys.stdout)
+    click.echo(f"rehearsal {job.name}: Completed; its output: {output}")
 
 
 def read_job(path: Path) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """The commands that talk to Azure; each is a target of the Makefile."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from scripts.aml import check, models, runs
+from entrypoint.parameters import POSITIVE
+from scripts.aml import check, deployment, endpoints, models, runs, serving
 from scripts.aml.job import document
 from scripts.aml.making import ARGS, JOB_CONTEXT, checked, make_job, name_option
 from scripts.aml.options import settings_options
@@ -156,6 +158,72 @@ def download(
     click.echo(f"model {name}:{version}: {folder}")
 
 
+@click.command()
+@settings_options
+@click.option("--model", help="NAME or NAME:VERSION.  [default: the last run's, the newest]")
+@click.option("--endpoint", help="Name of the endpoint.  [default: the model's]")
+@click.option("--deployment", "name", default="blue", show_default=True, help="Its name there.")
+@click.option("--instances", type=POSITIVE, default=1, show_default=True, help="Machines of it.")
+@click.option(
+    "--auth",
+    type=click.Choice(endpoints.AUTH_MODES),
+    default="aad_token",
+    show_default=True,
+    help="How callers sign in: as elsewhere on Azure, or with a key of the endpoint.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the deployment's YAML and send nothing.")
+@click.option("--delete", is_flag=True, help="Delete the endpoint, which costs money until then.")
+@click.option(
+    "--local",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Serve this model on this machine instead, with the same server and script.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=serving.DEFAULT_PORT,
+    show_default=True,
+    help="With --local.",
+)
+def deploy(
+    settings: AmlSettings,
+    model: str | None,
+    endpoint: str | None,
+    dry_run: bool,
+    delete: bool,
+    local: Path | None,
+    port: int,
+    **asked: Any,
+) -> None:
+    """Deploy a registered model to a managed online endpoint.
+
+    Its machines are of --size. The environment has the image's inference parts: it is made if it is
+    not there. All requests go to the new deployment.
+    """
+    from scripts.aml import workspace
+
+    if local:
+        serving.serve(local, port, os.environ)
+        return
+    settings = remembered(settings)
+    model = model or job_model(runs.last().job)
+    target = endpoint or deployment.endpoint_name(model.partition(":")[0])
+    if dry_run:
+        made = endpoints.planned(settings, model, target, asked)
+        click.echo(endpoints.checked(made, Path()), nl=False)
+        return
+    if delete:
+        with workspace.connected(settings) as ml:
+            endpoints.delete(ml, target)
+        click.echo(f"endpoint {target}: deleted")
+        return
+    # what is wrong is told before anything is sent
+    endpoints.checked(endpoints.planned(settings, model, target, asked), Path())
+    with workspace.connected(settings) as ml:
+        address = endpoints.deploy(ml, settings, model, target, asked)
+    click.echo(f"endpoint {target}: {address}")
+
+
 def job_model(job: str) -> str:
     """What a job's model is called when nothing else is said: as its run."""
     record = runs.read_record()
@@ -177,4 +245,4 @@ def remembered(settings: AmlSettings) -> AmlSettings:
     )
 
 
-COMMANDS = (env, data, compute, submit, logs, cancel, resume, register, download)
+COMMANDS = (env, data, compute, submit, logs, cancel, resume, register, download, deploy)

@@ -67,6 +67,20 @@ class Tags(click.ParamType[str, Any]):
         return [tag.strip() for tag in rv.split(",") if tag.strip()]
 
 
+class Here(click.ParamType[tuple[str, Path], Any]):
+    """NAME=PATH, of something that is there."""
+
+    name = "name=path"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Path]:
+        name, _, path = str(value).partition("=")
+        if not name or not Path(path).expanduser().exists():
+            self.fail(f"{value!r} is not NAME=PATH of something that is there", param, ctx)
+        return name, Path(path).expanduser()
+
+
 def settings_options(command: F) -> F:
     """The options of AmlSettings; the command gets them as one `settings`."""
 

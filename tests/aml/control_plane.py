@@ -119,6 +119,8 @@ class ControlPlane:
             return 200, self.pending(path)
         if "/jobs/" in path:
             return self.job(method, path, body)
+        if "/onlineEndpoints/" in path:
+            return self.endpoint(method, path, body)
         return self.asset(method, path, query, body)
 
     def resource(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -201,6 +203,24 @@ class ControlPlane:
             }
             return 200, self.resource(path, {"properties": properties})
         return 404, error(f"{path} is not there")
+
+    def endpoint(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        """Endpoints and deployments: they are ready at once."""
+        if method == "DELETE":
+            for at in [at for at in self.resources if f"{at}/".startswith(f"{path}/")]:
+                del self.resources[at]
+            return 200, {}
+        if method == "PUT":
+            name = path.split("/onlineEndpoints/")[1].split("/")[0]
+            ready = {
+                "provisioningState": "Succeeded",
+                "scoringUri": f"https://{name}.localhost/score",
+            }
+            self.resources[path] = self.resource(
+                path, body | {"properties": body["properties"] | ready}
+            )
+        found = self.resources.get(path)
+        return (200, found) if found else (404, error(f"{path} is not there"))
 
     def rewrite(self, properties: dict[str, Any]) -> None:
         """A model's place in a job's output becomes one in the datastore."""

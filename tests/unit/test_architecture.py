@@ -17,7 +17,7 @@ LIMIT_LINES = 300
 ORDER = (
     "errors", "files", "noise", "secrets", "gate", "settings", "run_folder", "topology",
     "allocator", "progress", "team", "zero_first", "hub", "models", "data", "methods", "objectives",
-    "inputs", "loggers",
+    "inputs", "loggers", "tracking",
     "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "stock",
     "nodes", "collect", "schemes", "quantization", "quantizing", "chatting",
     "export", "uploading", "exporting",

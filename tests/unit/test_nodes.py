@@ -78,6 +78,23 @@ def test_paths_of_the_recipe_become_those_of_the_node(tmp_path: Path, find):
     )
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_node_keeps_the_paths_that_it_was_given_unless_storage_is_shared(
+    tmp_path: Path, shared: bool
+):
+    here = [tmp_path / name for name in ("model", "rows.jsonl")]
+    for path in here:
+        path.touch()
+    own = Settings(model=str(here[0]), data=str(here[1]), teacher="acme/large")
+    ordered = {"model": "/0/model", "data": "/0/rows.jsonl", "teacher": "acme/large@c"}
+    settings = nodes.followed(own, {**ordered, "shared_storage": shared, "dtype": "fp32"})
+    paths = [settings.model, settings.data]
+    assert paths == (["/0/model", "/0/rows.jsonl"] if shared else [str(path) for path in here])
+    assert (settings.teacher, settings.dtype) == ("acme/large@c", "fp32")
+    none_here = nodes.followed(Settings(model="acme/tiny"), {**ordered, "shared_storage": False})
+    assert (none_here.model, none_here.data) == ("/0/model", "/0/rows.jsonl")
+
+
 def test_3_other_weights_or_rows_than_those_of_node_0(tmp_path: Path, find):
     model, rows = model_in(tmp_path / "there"), rows_in(Path("/there/train.jsonl"))
     there = nodes.marked(model, rows)
