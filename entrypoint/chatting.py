@@ -17,6 +17,7 @@ from entrypoint.errors import ModelError, SettingsError
 from entrypoint.models.card import TORCH_DTYPE, is_quantized
 from entrypoint.models.checkpoint import Checkpoint, locate
 from entrypoint.models.source import short_name
+from entrypoint.results import Told, nowhere
 from entrypoint.settings import EMBEDDED, Device, Dtype
 
 COMMANDS = "/exit ends, /reset forgets the conversation"
@@ -39,7 +40,7 @@ class Asked:
     dtype: Dtype
 
 
-def chat(reference: str, asked: Asked, environ: Mapping[str, str]) -> None:
+def chat(reference: str, asked: Asked, environ: Mapping[str, str], told: Told = nowhere) -> None:
     """Answer one prompt, or talk until the user leaves.
 
     Raises:
@@ -57,7 +58,13 @@ def chat(reference: str, asked: Asked, environ: Mapping[str, str]) -> None:
         errors.print(f"loading {side.adapter or side.folder}", markup=False, style="dim")
         speakers.append(Speaker(side, world.device, TORCH_DTYPE[world.dtype], asked))
     if asked.prompt is not None:
-        exchange(speakers, [_opening(asked) for _ in speakers], asked.prompt, sys.stdout)
+        opened = [_opening(asked) for _ in speakers]
+        answers = exchange(speakers, opened, asked.prompt, sys.stdout)
+        said = [
+            {"model": speaker.label, "answer": answer}
+            for speaker, answer in zip(speakers, answers, strict=True)
+        ]
+        told({"prompt": asked.prompt, "answers": said})
     else:
         converse(speakers, asked, input, sys.stdout)
 

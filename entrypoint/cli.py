@@ -1,5 +1,6 @@
 """`train`: the commands, and the one place where errors become exit codes."""
 
+import io
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from entrypoint import noise, secrets
 from entrypoint.commands import (
     chat,
     compare,
+    completion,
     doctor,
     dpo,
     evaluate,
@@ -20,11 +22,13 @@ from entrypoint.commands import (
     models,
     prepare,
     quantize,
+    replay,
     report,
+    runs,
     sft,
     tune,
 )
-from entrypoint.errors import ExitCode, Interrupted, TrainError
+from entrypoint.errors import ExitCode, Interrupted, TrainError, fitted
 
 BUG = "This is a bug in Tunecask. Run `train --debug …` and report what it prints."
 
@@ -51,6 +55,8 @@ train.add_command(kd.kd)
 train.add_command(evaluate.evaluate)
 train.add_command(compare.compare)
 train.add_command(report.report)
+train.add_command(runs.runs)
+train.add_command(replay.replay)
 train.add_command(quantize.quantize)
 train.add_command(export.export)
 train.add_command(chat.chat)
@@ -58,6 +64,7 @@ train.add_command(models.models)
 train.add_command(prepare.prepare)
 train.add_command(doctor.doctor)
 train.add_command(tune.tune)
+train.add_command(completion.completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -82,7 +89,9 @@ def run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(file=said)
+        click.echo(fitted(said.getvalue()), err=True)
         return ExitCode.USAGE
     except (click.Abort, KeyboardInterrupt):
         return _report("interrupted", ExitCode.SIGINT, debug)
@@ -96,7 +105,7 @@ def run(arguments: Sequence[str]) -> int:
 def _report(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    click.echo(f"Error: {message}", err=True)
+    click.echo(fitted(f"Error: {message}"), err=True)
     return code
 
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from entrypoint.errors import TrainingError
 from entrypoint.evaluation.request import Evaluation
@@ -111,9 +112,9 @@ def write_result(
     evaluations: Sequence[Evaluation],
     quantized: Sequence[str],
     verdicts: Sequence[Verdict] = (),
-) -> None:
-    """Write result.json, the versioned summary that other programs read."""
-    result = {
+) -> dict[str, Any]:
+    """Write result.json, the versioned summary that other programs read, and return it."""
+    result: dict[str, Any] = {
         "version": RESULT_VERSION,
         "status": "completed",
         "objective": plan.settings.objective,
@@ -130,3 +131,4 @@ def write_result(
         "gates": [asdict(verdict) for verdict in verdicts],
     }
     write_json(plan.folder.result, result)
+    return result

@@ -12,9 +12,10 @@ from entrypoint.comparison.table import show_comparison
 from entrypoint.data.dataset import Dataset
 from entrypoint.errors import SettingsError
 from entrypoint.evaluation.request import METRICS, Evaluation, read
-from entrypoint.files import write_json
+from entrypoint.files import read_json, write_json
 from entrypoint.gate import Verdict
 from entrypoint.models.checkpoint import Checkpoint, locate
+from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import RunFolder, default_output
 from entrypoint.schemes import Scheme
 from entrypoint.scoring import Asked, of_checkpoint, prepare, score, task_name
@@ -69,6 +70,7 @@ def compare_models(
     *,
     gates: Sequence[str],
     output: Path | None,
+    told: Told = nowhere,
 ) -> None:
     """`train compare`: score what is not scored yet, compare, judge.
 
@@ -102,6 +104,7 @@ def compare_models(
     path = folder / "compare.json"
     verdicts = conclude(evaluations, gates, path, console)
     console.print(f"results: {path}", markup=False)
+    told({"results": str(path), **(read_json(path) or {})})
     gate.enforce(verdicts, path)
 
 

@@ -1,6 +1,22 @@
 """What can go wrong, and with which exit code the process ends."""
 
 import enum
+import textwrap
+
+COLUMNS = 100
+"""What a message's lines fit into; a path is not cut, however long."""
+
+
+def fitted(message: str) -> str:
+    """The message with its lines broken at spaces, those that go on further in."""
+    lines = []
+    for line in message.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()))
+        lines += textwrap.wrap(
+            line, COLUMNS, subsequent_indent=f"{indent}  ", drop_whitespace=True,
+            break_long_words=False, break_on_hyphens=False, replace_whitespace=False,
+        ) or [""]  # fmt: skip
+    return "\n".join(lines)
 
 
 class ExitCode(enum.IntEnum):

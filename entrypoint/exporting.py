@@ -22,6 +22,7 @@ from entrypoint.models.companions import README, licence
 from entrypoint.models.embedded.materialise import LICENCE, embedded_folder
 from entrypoint.noise import hide_loading_bars
 from entrypoint.quantization import size_bytes
+from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import default_output
 from entrypoint.settings import ExportKind, GgufType
 from entrypoint.uploading import Destination, check_destination, upload
@@ -48,7 +49,7 @@ class Asked:
         return f"gguf-{self.gguf_type}" if self.kind == "gguf" else self.kind
 
 
-def export(reference: str, asked: Asked, environ: Mapping[str, str]) -> None:
+def export(reference: str, asked: Asked, environ: Mapping[str, str], told: Told = nowhere) -> None:
     """Write the export, whole or not at all, and push it when that is asked for.
 
     Raises:
@@ -75,8 +76,12 @@ def export(reference: str, asked: Asked, environ: Mapping[str, str]) -> None:
             write_gguf(checkpoint, scratch / _file_name(facts, asked), facts, asked)
         write_text(scratch / README, card.render(facts, asked.kind, _file_name(facts, asked)))
     console.print(f"export: {output}", markup=False)
+    pushed = None
     if isinstance(destination, Destination):
-        console.print(f"pushed: {upload(destination, output, environ)}", markup=False)
+        pushed = upload(destination, output, environ)
+        console.print(f"pushed: {pushed}", markup=False)
+    files = sorted(path.name for path in output.iterdir())
+    told({"folder": str(output), "kind": asked.kind, "files": files, "pushed": pushed})
 
 
 def _fitting(checkpoint: Checkpoint, asked: Asked) -> Checkpoint:

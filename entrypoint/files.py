@@ -19,6 +19,14 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """An object of JSON, or None where no file is."""
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
 def share(folder: Path) -> None:
     """Give a folder and its files the permissions that the user's umask grants to new ones;
     safetensors and temporary folders are created for their owner only."""

@@ -1,6 +1,7 @@
 """What a run was made from, so that it can be understood and repeated. Pure but for `gather`."""
 
 import hashlib
+import json
 import platform
 import sys
 from collections.abc import Mapping
@@ -10,7 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from entrypoint.data.folder import DESCRIPTION
 from entrypoint.models.card import Model
+from entrypoint.models.identity import mark, pinned
 from entrypoint.plan import Plan
 from entrypoint.process import git_revision
 
@@ -46,6 +49,7 @@ def gather(plan: Plan, recipe: str, environ: Mapping[str, str]) -> dict[str, Any
         "teacher": plan.teacher and _facts(plan.teacher),
         "data": {
             "reference": plan.dataset.reference,
+            "revision": _revision(plan.dataset.train.path.parent / DESCRIPTION),
             "train": {"rows": plan.dataset.train.rows, "sha256": plan.dataset.train.sha256},
             "evaluation": held_out and {"rows": held_out.rows, "sha256": held_out.sha256},
         },
@@ -59,18 +63,36 @@ def gather(plan: Plan, recipe: str, environ: Mapping[str, str]) -> dict[str, Any
         "image": environ.get("TRAIN_IMAGE"),
         "git_revision": git_revision(Path(__file__).parent),
         "executable": sys.executable,
+        "directory": str(Path.cwd()),
     }
 
 
 def _facts(model: Model) -> dict[str, Any]:
     return {
         "reference": model.reference,
+        "pinned": pinned(model),
         "folder": str(model.folder),
         "architecture": model.architecture,
         "parameters": model.parameters,
+        # of a dry run: what is not on this machine yet
+        **(_content(model) if model.folder.is_dir() else {}),
+    }
+
+
+def _content(model: Model) -> dict[str, Any]:
+    return {
         "config_sha256": _sha256(model.folder / "config.json"),
+        "sample_sha256": mark(model),
         "shards": {name: (model.folder / name).stat().st_size for name in model.shards},
     }
+
+
+def _revision(description: Path) -> str | None:
+    """The commit of a data set of the hub, from what was written when it was prepared."""
+    if not description.is_file():
+        return None
+    found: str | None = json.loads(description.read_text("utf-8"))["source"]["revision"]
+    return found
 
 
 def _versions() -> dict[str, str | None]:

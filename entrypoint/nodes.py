@@ -1,6 +1,5 @@
 """Training on several nodes: node 0 decides, the others find the same inputs and train along."""
 
-import hashlib
 import os
 import sys
 from collections.abc import Mapping
@@ -16,8 +15,8 @@ from entrypoint.command import tune_command
 from entrypoint.data.dataset import Dataset
 from entrypoint.errors import Interrupted, SettingsError, TrainError
 from entrypoint.files import write_text
-from entrypoint.hub import parse
 from entrypoint.models.card import Model
+from entrypoint.models.identity import mark, pinned
 from entrypoint.plan import Plan
 from entrypoint.progress import say
 from entrypoint.run_folder import RunFolder
@@ -25,8 +24,6 @@ from entrypoint.settings import Settings
 from entrypoint.team import Team
 
 ORDERS, INPUTS = "orders", "inputs"
-SAMPLES, SAMPLE_BYTES = 64, 4096
-"""Of a file of weights: enough to tell two models of the same shape apart."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,8 +153,8 @@ def _places(settings: Settings, environ: Mapping[str, str], team: Team) -> dict[
     inputs.ensure_present(found.model, found.teacher, environ)
     own = marked(found.model, found.dataset, found.teacher)
     theirs = shared or team.hear(INPUTS) or {}
-    for name, (path, mark) in theirs.items():
-        if name not in own or own[name][1] != mark:
+    for name, (path, expected) in theirs.items():
+        if name not in own or own[name][1] != expected:
             raise SettingsError(
                 f"the {name} of this node and of node 0 are not the same: "
                 f"{own.get(name, ('none',))[0]} and, there, {path}",
@@ -195,36 +192,14 @@ def marked(
 ) -> dict[str, tuple[str, str]]:
     """Path of each input, and what tells whether a copy of it is the same."""
     found = {
-        "model": (str(model.folder), _mark(model)),
+        "model": (str(model.folder), mark(model)),
         "training rows": (str(dataset.train.path), dataset.train.sha256),
     }
     if teacher:
-        found["teacher"] = (str(teacher.folder), _mark(teacher))
+        found["teacher"] = (str(teacher.folder), mark(teacher))
     if dataset.evaluation:
         found["held-out rows"] = (str(dataset.evaluation.path), dataset.evaluation.sha256)
     return found
-
-
-def _mark(model: Model) -> str:
-    """Of config.json, and of samples of the weights."""
-    digest = hashlib.sha256((model.folder / "config.json").read_bytes())
-    for name in model.shards:
-        size = (model.folder / name).stat().st_size
-        digest.update(f"{name} {size}".encode())
-        with (model.folder / name).open("rb") as file:
-            for sample in range(SAMPLES):
-                file.seek(size * sample // SAMPLES)
-                digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()
-
-
-def pinned(model: Model) -> str:
-    """The reference by which another machine finds the very same model."""
-    if Path(model.reference).expanduser().is_dir():
-        return str(model.folder)
-    repository = parse(model.reference)
-    # a model of the hub lies in a folder that is named by its commit
-    return f"{repository.repo}@{model.folder.name}" if repository else model.reference
 
 
 def absolute(reference: str) -> str:

@@ -260,4 +260,9 @@ gates = option(
 dry_run = option(
     "--dry-run", is_flag=True, help="Print plan, recipe and command; write and start nothing."
 )
-as_json = option("--json", "as_json", is_flag=True, help="Print JSON.")
+as_json = option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the result as JSON on standard output, all else on standard error.",
+)

@@ -4,6 +4,7 @@ import shlex
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 POSITIVE = click.IntRange(min=1)
 
@@ -22,6 +23,17 @@ class CommaList(click.ParamType[tuple[str, ...], Any]):
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return f"{{{','.join(self.choices)}}}" if self.choices else "A,B,…"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The items that may follow what is there, after its last comma."""
+        before, comma, last = incomplete.rpartition(",")
+        return [
+            CompletionItem(f"{before}{comma}{item}")
+            for item in self.choices or ()
+            if item.startswith(last) and item not in before.split(",")
+        ]
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

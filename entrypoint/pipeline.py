@@ -1,9 +1,11 @@
 """The commands from end to end: settings in, artifacts out, one value handed to the next step."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import yaml
 from rich.console import Console
 
 from entrypoint import (
@@ -15,6 +17,7 @@ from entrypoint import (
     loggers,
     manifest,
     nodes,
+    status,
     templates,
     topology,
     tracking,
@@ -34,6 +37,7 @@ from entrypoint.preparation import check_rows
 from entrypoint.quantization import check_sizes, quantize
 from entrypoint.render import check_agreement, render
 from entrypoint.reporting import report
+from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import default_output
 from entrypoint.schemes import Scheme
 from entrypoint.scoring import check_tasks, evaluate_checkpoint
@@ -43,6 +47,12 @@ from entrypoint.topology import Start
 
 ALONE = Start()
 """The one process of its job."""
+
+Before = Callable[[Mapping[str, Any], str], None]
+
+
+def nothing(manifest: Mapping[str, Any], recipe: str) -> None:
+    """For a run that nobody looks at before it starts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,9 +102,19 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
     return Prepared(plan=plan, recipe=recipe, command=command)
 
 
-def fine_tune(settings: Settings, environ: Mapping[str, str]) -> None:
+def fine_tune(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    before: Before = nothing,
+    told: Told = nowhere,
+) -> None:
     """`train sft`, `train dpo` and `train kd` in all processes: rank 0 does what is done once, the
     first process of every other node trains as rank 0 decided, the rest wait.
+
+    Args:
+        before: is given manifest and recipe of a run that is about to start; may refuse it.
+        told: is given the result.
 
     Raises:
         TrainError: of this process, or of the one of the job that failed first.
@@ -102,21 +122,33 @@ def fine_tune(settings: Settings, environ: Mapping[str, str]) -> None:
     with zero_first.join(topology.read_start(environ), environ) as team:
         start = team.start
         if start.rank == 0:
-            lead(settings, topology.alone(environ), team)
+            lead(settings, topology.alone(environ), team, before, told)
         elif start.leads_node and start.nodes > 1:
             nodes.help_out(settings, topology.alone(environ), team)
         else:
             team.follow()
 
 
-def lead(settings: Settings, environ: Mapping[str, str], team: Team) -> None:
+def lead(
+    settings: Settings, environ: Mapping[str, str], team: Team, before: Before, told: Told
+) -> None:
     """Plan, train, and do what --then asks for."""
     console = Console(highlight=False, soft_wrap=True)
     prepared = prepare(settings, environ, team.start)
     show_plan(prepared.plan, console)
     if settings.dry_run:
+        if before is not nothing:
+            before(manifest.gather(prepared.plan, prepared.recipe, environ), prepared.recipe)
         console.print(f"\n# {prepared.plan.folder.recipe}\n{prepared.recipe}", markup=False)
         console.print(f"# {prepared.plan.folder.command}\n{prepared.command}", markup=False)
+        told(
+            {
+                "dry_run": True,
+                "folder": str(prepared.plan.folder.root),
+                "recipe": yaml.safe_load(prepared.recipe),
+                "command": str(prepared.command),
+            }
+        )
         return
     plan = prepared.plan
     nodes.announce(team, plan, prepared.recipe)
@@ -126,9 +158,18 @@ def lead(settings: Settings, environ: Mapping[str, str], team: Team) -> None:
     inputs.ensure_present(plan.model, plan.teacher, environ)
     nodes.show_inputs(team, plan)
     check_rows(plan.dataset, plan.model.folder, prepared.recipe, environ)
-    launch.write_inputs(
-        plan, prepared.recipe, prepared.command, manifest.gather(plan, prepared.recipe, environ)
-    )
+    made = manifest.gather(plan, prepared.recipe, environ)
+    before(made, prepared.recipe)
+    launch.write_inputs(plan, prepared.recipe, prepared.command, made)
+    with status.recorded(plan.folder, environ):
+        carry_out(prepared, environ, team, console, told)
+
+
+def carry_out(
+    prepared: Prepared, environ: Mapping[str, str], team: Team, console: Console, told: Told
+) -> None:
+    """Train, and do what --then asks for: the run folder has its inputs."""
+    plan, settings = prepared.plan, prepared.plan.settings
     step(console, f"training, {plan.steps} steps")
     launch.train(
         plan.folder,
@@ -162,10 +203,11 @@ def lead(settings: Settings, environ: Mapping[str, str], team: Team) -> None:
         if evaluations
         else ()
     )
-    collect.write_result(plan, metrics, evaluations, quantized, verdicts)
+    result = collect.write_result(plan, metrics, evaluations, quantized, verdicts)
     console.print(f"report: {report(plan.folder)}", markup=False)
     tracking.hand_over(plan.folder, plan.variables["loggers"])
-    console.print(f"run folder: {plan.folder.root}")
+    console.print(f"run folder: {plan.folder.root}", markup=False)
+    told({"folder": str(plan.folder.root), **result})
     gate.enforce(verdicts, plan.folder.comparison)
 
 

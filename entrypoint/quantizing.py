@@ -10,6 +10,7 @@ from entrypoint import launch, topology
 from entrypoint.methods import TRAITS
 from entrypoint.models.checkpoint import locate, merged
 from entrypoint.quantization import check, quantize, size_bytes
+from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import RunFolder, default_output
 from entrypoint.schemes import Scheme, check_device
 from entrypoint.settings import Device, Dtype
@@ -23,6 +24,7 @@ def quantize_one(
     output: Path | None,
     device: Device,
     dtype: Dtype,
+    told: Told = nowhere,
 ) -> None:
     """Write a quantized copy of one checkpoint.
 
@@ -51,6 +53,15 @@ def quantize_one(
         f"weights: {before / 1e6:,.0f} MB -> {after / 1e6:,.0f} MB ({after / before:.0%})"
     )
     console.print(f"quantized model: {output}", markup=False)
+    told(
+        {
+            "folder": str(output),
+            "method": method,
+            "group_size": scheme.group_size,
+            "skip": list(scheme.skip),
+            "weights_bytes": {"before": before, "after": after},
+        }
+    )
 
 
 def remarks(run: RunFolder, scheme: Scheme) -> list[str]:

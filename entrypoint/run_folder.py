@@ -30,6 +30,10 @@ class RunFolder:
         return self.root / "result.json"
 
     @property
+    def status(self) -> Path:
+        return self.root / "status.json"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

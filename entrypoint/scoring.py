@@ -28,6 +28,7 @@ from entrypoint.evaluation.request import Evaluation, Request, Rows, read
 from entrypoint.models.checkpoint import Checkpoint, locate
 from entrypoint.models.companions import FAST
 from entrypoint.plan import LONGEST_ROW, Plan
+from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import default_output
 from entrypoint.settings import EMBEDDED, Device, Dtype, Settings
 
@@ -118,6 +119,7 @@ def evaluate_one(
     base: str | None,
     label: str | None,
     output: Path | None,
+    told: Told = nowhere,
 ) -> None:
     """`train eval`: score one checkpoint."""
     console = Console(highlight=False, soft_wrap=True)
@@ -140,6 +142,15 @@ def evaluate_one(
     tracking.attach(output, name, evaluation.scores)
     show([evaluation], console)
     console.print(f"results: {output}", markup=False)
+    told(
+        {
+            "results": str(output),
+            "label": evaluation.label,
+            "scores": dict(evaluation.scores),
+            "rows": dict(evaluation.rows),
+            "performance": dict(evaluation.performance),
+        }
+    )
 
 
 def prepare(asked: Asked, environ: Mapping[str, str]) -> Request:

@@ -38,12 +38,17 @@ from entrypoint.parameters import POSITIVE
 @options.seed
 @options.device
 @options.dtype
-def chat(model: str, **asked: Any) -> None:
+@options.as_json
+def chat(model: str, as_json: bool, **asked: Any) -> None:
     """Talk to a model in the terminal.
 
     The model is a base, tuned or quantized one, or a PEFT adapter. Answers appear as they are
     written. /exit or Ctrl-D ends, Ctrl-C ends an answer.
     """
     from entrypoint import chatting
+    from entrypoint.results import telling
 
-    chatting.chat(model, chatting.Asked(**asked), os.environ)
+    if as_json and asked["prompt"] is None:
+        raise click.UsageError("--json is for one answer: give --prompt")
+    with telling(as_json) as told:
+        chatting.chat(model, chatting.Asked(**asked), os.environ, told)

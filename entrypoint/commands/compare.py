@@ -22,8 +22,13 @@ from entrypoint.commands import asking
     help="Where compare.json goes; must not exist.  [default: outputs/compare-<name>-<time>]",
 )
 @asking.scoring
+@options.as_json
 def compare(
-    references: tuple[str, ...], gates: tuple[str, ...], output: Path | None, **asked: Any
+    references: tuple[str, ...],
+    gates: tuple[str, ...],
+    output: Path | None,
+    as_json: bool,
+    **asked: Any,
 ) -> None:
     """Compare models on the same samples.
 
@@ -35,10 +40,12 @@ def compare(
     right or wrong, sizes and speeds. compare.json also has the samples that changed most.
     """
     from entrypoint import comparing, scoring, zero_first
+    from entrypoint.results import telling
 
     def work(environ: Mapping[str, str]) -> None:
         comparing.compare_models(
-            references, scoring.Asked(**asked), environ, gates=gates, output=output
+            references, scoring.Asked(**asked), environ, gates=gates, output=output, told=told
         )
 
-    zero_first.once(work, os.environ)
+    with telling(as_json) as told:
+        zero_first.once(work, os.environ)

@@ -24,8 +24,14 @@ from entrypoint.commands import asking
     "[default: in eval/ of the run, or in outputs/]",
 )
 @asking.scoring
+@options.as_json
 def evaluate(
-    model: str, base: str | None, label: str | None, output: Path | None, **asked: Any
+    model: str,
+    base: str | None,
+    label: str | None,
+    output: Path | None,
+    as_json: bool,
+    **asked: Any,
 ) -> None:
     """Score a model on rows of your own, or on tasks of the lm-eval harness.
 
@@ -34,10 +40,12 @@ def evaluate(
     chosen answer is the likelier one. Without --tasks and --data the built-in rows are taken.
     """
     from entrypoint import scoring, zero_first
+    from entrypoint.results import telling
 
     def work(environ: Mapping[str, str]) -> None:
         scoring.evaluate_one(
-            model, scoring.Asked(**asked), environ, base=base, label=label, output=output
+            model, scoring.Asked(**asked), environ, base=base, label=label, output=output, told=told
         )
 
-    zero_first.once(work, os.environ)
+    with telling(as_json) as told:
+        zero_first.once(work, os.environ)

@@ -45,6 +45,7 @@ from entrypoint.settings import ExportKind, GgufType
     help="Also push it to this repository on the model hub, with HF_TOKEN.",
 )
 @options.option("--private", is_flag=True, help="A new repository is seen by its owner alone.")
+@options.as_json
 def export(
     model: str,
     base: str | None,
@@ -53,6 +54,7 @@ def export(
     output: Path | None,
     push: str | None,
     private: bool,
+    as_json: bool,
 ) -> None:
     """Write a model so that others can load it, with a model card.
 
@@ -60,12 +62,14 @@ def export(
     Nothing leaves the machine without --push.
     """
     from entrypoint import exporting, zero_first
+    from entrypoint.results import telling
 
     asked = exporting.Asked(
         kind=kind, gguf_type=gguf_type, base=base, output=output, push=push, private=private
     )
 
     def work(environ: Mapping[str, str]) -> None:
-        exporting.export(model, asked, environ)
+        exporting.export(model, asked, environ, told)
 
-    zero_first.once(work, os.environ)
+    with telling(as_json) as told:
+        zero_first.once(work, os.environ)

@@ -6,12 +6,14 @@ from typing import Any
 
 import click
 
+from entrypoint import options
+
 TABLE_WIDTH = 110
 
 
 @click.command()
 @click.argument("reference", metavar="[REF]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@options.as_json
 def models(reference: str | None, as_json: bool) -> None:
     """List supported models, or say what one is.
 

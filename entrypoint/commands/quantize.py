@@ -48,6 +48,7 @@ from entrypoint.settings import Device, Dtype, QuantizationMethod
 )
 @options.device
 @options.dtype
+@options.as_json
 def quantize(
     model: str,
     method: QuantizationMethod,
@@ -56,16 +57,21 @@ def quantize(
     output: Path | None,
     device: Device,
     dtype: Dtype,
+    as_json: bool,
 ) -> None:
     """Quantize a model with torchao, into a folder that transformers loads.
 
     The unquantized weights stay where they are. A method that the device cannot run is refused.
     """
     from entrypoint import quantizing, zero_first
+    from entrypoint.results import telling
 
     scheme = schemes.chosen(method, group_size, skip)
 
     def work(environ: Mapping[str, str]) -> None:
-        quantizing.quantize_one(model, scheme, environ, output=output, device=device, dtype=dtype)
+        quantizing.quantize_one(
+            model, scheme, environ, output=output, device=device, dtype=dtype, told=told
+        )
 
-    zero_first.once(work, os.environ)
+    with telling(as_json) as told:
+        zero_first.once(work, os.environ)

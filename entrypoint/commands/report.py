@@ -16,7 +16,8 @@ from entrypoint import options
     metavar="FILE",
     help="The page; must not exist.  [default: report.html of the run]",
 )
-def report(run: Path, output: Path | None) -> None:
+@options.as_json
+def report(run: Path, output: Path | None, as_json: bool) -> None:
     """Write one self-contained HTML page of a run.
 
     Curves, the comparison of its models with intervals, what quantization costs, statistics of the
@@ -24,6 +25,10 @@ def report(run: Path, output: Path | None) -> None:
     again. RUN is a run folder; evaluations that were added to it later are on the page too.
     """
     from entrypoint import reporting
+    from entrypoint.results import telling
     from entrypoint.run_folder import RunFolder
 
-    click.echo(f"report: {reporting.report(RunFolder(root=run), output)}")
+    with telling(as_json) as told:
+        page = reporting.report(RunFolder(root=run), output)
+        click.echo(f"report: {page}")
+        told({"report": str(page)})

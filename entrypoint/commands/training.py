@@ -42,6 +42,7 @@ RUN = (
     options.device,
     options.dtype,
     options.dry_run,
+    options.as_json,
 )
 
 
@@ -54,5 +55,7 @@ def training_options(*own: Decorator[Any]) -> Decorator[Any]:
 def run(objective: Objective, given: dict[str, Any]) -> None:
     """Fine-tune, in as many processes as there are."""
     from entrypoint import pipeline
+    from entrypoint.results import telling
 
-    pipeline.fine_tune(Settings(objective=objective, **given), os.environ)
+    with telling(given.pop("as_json")) as told:
+        pipeline.fine_tune(Settings(objective=objective, **given), os.environ, told=told)

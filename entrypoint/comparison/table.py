@@ -1,6 +1,6 @@
 """A comparison in the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -12,11 +12,23 @@ from entrypoint.gate import Verdict
 
 PERCENTAGES = ("exact_match", "acc", "f1", "mc1", "mc2", "preference_accuracy")
 """Metrics (by the beginning of their names) that are shares of one."""
+HEADLINES = ("exact_match", "acc", "preference_accuracy", "loss")
+"""Metrics that a model is known by, the first that there is."""
 COLOURS = {"better": "green", "worse": "red", "unclear": "dim"}
 
 
 def is_share(score: str) -> bool:
     return score.rsplit("/", 1)[-1].startswith(PERCENTAGES)
+
+
+def headline(scores: Iterable[str]) -> str | None:
+    """The score that says most of a model."""
+    names = list(scores)
+    for metric in HEADLINES:
+        for score in names:
+            if score.rpartition("/")[2] == metric:
+                return score
+    return names[0] if names else None
 
 
 def shown(score: str, value: float) -> str:

@@ -12,7 +12,9 @@ from entrypoint.comparison.paired import Comparison, check_same, compare
 from entrypoint.data.folder import DESCRIPTION
 from entrypoint.errors import DataError, SettingsError
 from entrypoint.evaluation.request import Evaluation
+from entrypoint.files import read_json
 from entrypoint.run_folder import RunFolder
+from entrypoint.runs.record import metrics_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,14 +54,14 @@ def gather(run: RunFolder, evaluations: Sequence[Evaluation]) -> Facts:
         )
     recipe = run.recipe.read_text("utf-8")
     comparison, left_out = _comparison(evaluations)
-    result = _json(run.result)
-    compared = _json(run.comparison) or {}
+    result = read_json(run.result)
+    compared = read_json(run.comparison) or {}
     return Facts(
         name=run.root.resolve().name,
         manifest=json.loads(run.manifest.read_text("utf-8")),
         recipe=recipe,
         result=result,
-        metrics=_metrics(run.logs / "metrics.jsonl"),
+        metrics=metrics_of(run),
         comparison=comparison,
         left_out=left_out,
         gates=compared.get("gates", ()),
@@ -79,21 +81,7 @@ def _comparison(evaluations: Sequence[Evaluation]) -> tuple[Comparison | None, l
     return (compare(same) if len(same) > 1 else None), others
 
 
-def _metrics(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    # a killed process may have left half a line
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line[-1:] == "}"]
-
-
 def _dataset(recipe: str) -> dict[str, Any] | None:
     """The description that lies beside the rows that the recipe names."""
     files = OmegaConf.select(OmegaConf.create(recipe), "dataset.data_files")
-    return _json(Path(files).parent / DESCRIPTION) if isinstance(files, str) else None
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return found
+    return read_json(Path(files).parent / DESCRIPTION) if isinstance(files, str) else None

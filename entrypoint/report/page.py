@@ -8,13 +8,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.filesize import decimal
 
 from entrypoint.comparison.paired import Change, Comparison, Difference
-from entrypoint.comparison.table import is_share, p_value, shown, signed
+from entrypoint.comparison.table import HEADLINES, headline, is_share, p_value, shown, signed
 from entrypoint.report import charts, replay
 from entrypoint.report.facts import Facts
 
 TEMPLATE = "page.html.j2"
-HEADLINES = ("exact_match", "acc", "preference_accuracy", "loss")
-"""Metrics that the page opens with, the first that there is."""
 
 
 def render(facts: Facts) -> str:
@@ -57,13 +55,13 @@ def variables(facts: Facts) -> dict[str, Any]:
 def cards(facts: Facts) -> list[tuple[str, str, str]]:
     """The figures that the page opens with: what, how much, and a remark."""
     found = []
-    if facts.comparison and (headline := headline_of(facts.comparison)):
+    if facts.comparison and (opening := headline(facts.comparison.evaluations[0].scores)):
         base, tuned = facts.comparison.evaluations[:2]
         found.append(
             (
-                f"{headline.partition('/')[2]}, {tuned.label}",
-                shown(headline, tuned.scores[headline]),
-                f"{base.label}: {shown(headline, base.scores[headline])}",
+                f"{opening.partition('/')[2]}, {tuned.label}",
+                shown(opening, tuned.scores[opening]),
+                f"{base.label}: {shown(opening, base.scores[opening])}",
             )
         )
     if facts.metrics:
@@ -81,16 +79,6 @@ def cards(facts: Facts) -> list[tuple[str, str, str]]:
         if peaks:
             found.append(("peak memory", decimal(max(peaks)), "of training"))
     return found
-
-
-def headline_of(comparison: Comparison) -> str | None:
-    """The score that the page is about."""
-    scores = list(comparison.evaluations[0].scores)
-    for metric in HEADLINES:
-        for score in scores:
-            if score.rpartition("/")[2] == metric:
-                return score
-    return scores[0] if scores else None
 
 
 def pairs(comparison: Comparison) -> list[tuple[str, str]]:
@@ -159,18 +147,18 @@ def forest(comparison: Comparison) -> list[charts.Chart]:
 
 def trade_off(comparison: Comparison, quantized: Sequence[str]) -> list[charts.Chart]:
     """Accuracy against size and speed, when quantized copies were scored."""
-    headline = headline_of(comparison)
+    score = headline(comparison.evaluations[0].scores)
     labels = [one.label for one in comparison.evaluations]
-    if headline is None or not (set(labels) & set(quantized)):
+    if score is None or not (set(labels) & set(quantized)):
         return []
     points = [
         charts.Point(
-            label=one.label, score=one.scores[headline], bytes=one.weights_bytes,
+            label=one.label, score=one.scores[score], bytes=one.weights_bytes,
             tokens_per_second=one.performance.get("generated_tokens_per_second"),
         )
         for one in comparison.evaluations
     ]  # fmt: skip
-    return charts.trade_off(points, headline.partition("/")[2], percent=is_share(headline))
+    return charts.trade_off(points, score.partition("/")[2], percent=is_share(score))
 
 
 def changes(comparison: Comparison) -> list[dict[str, Any]]:

@@ -120,7 +120,8 @@ def _given(context: click.Context) -> list[Argument]:
 def _settings(name: str, params: dict[str, Any]) -> Settings | None:
     if name not in FINE_TUNING:
         return None
-    return Settings(objective=name, **{**params, "output": Path("outputs")})
+    known = {key: value for key, value in params.items() if key in Settings.__dataclass_fields__}
+    return Settings(objective=name, **{**known, "output": Path("outputs")})
 
 
 def _with_files(name: str, given: tuple[Argument, ...], settings: Settings | None) -> TrainCommand:

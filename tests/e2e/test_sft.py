@@ -108,7 +108,7 @@ def test_the_run_folder_is_the_designs(finished: Any):
     output, _ = finished
     found = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
     assert {
-        "manifest.json", "result.json", "recipe.yaml", "command.txt",
+        "manifest.json", "result.json", "recipe.yaml", "command.txt", "status.json",
         "logs/train.log", "logs/metrics.jsonl",
         "final/config.json", "final/tokenizer.json", "final/model.safetensors.index.json",
         "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
@@ -133,7 +133,7 @@ def test_result_and_manifest_have_their_keys(finished: Any):
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest.keys() == {
         "version", "started", "settings", "seed", "world", "model", "teacher", "data", "recipe",
-        "versions", "platform", "image", "git_revision", "executable",
+        "versions", "platform", "image", "git_revision", "executable", "directory",
     }  # fmt: skip
     assert manifest["data"]["train"]["rows"] == 16
 

@@ -15,14 +15,15 @@ LIMIT_LINES = 300
 """Modules are kept under about this length."""
 
 ORDER = (
-    "errors", "files", "noise", "secrets", "gate", "settings", "run_folder", "topology",
+    "errors", "files", "noise", "secrets", "gate", "settings", "run_folder", "status",
+    "results", "topology",
     "allocator", "progress", "team", "zero_first", "hub", "models", "data", "methods", "objectives",
     "inputs", "loggers", "tracking",
     "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "stock",
     "nodes", "collect", "schemes", "quantization", "quantizing", "chatting",
     "export", "uploading", "exporting",
-    "comparison", "scoring", "comparing", "report", "reporting", "preparation",
-    "pipeline", "doctor", "parameters", "options", "commands", "cli",
+    "comparison", "scoring", "comparing", "runs", "report", "reporting", "preparation",
+    "pipeline", "replaying", "doctor", "parameters", "options", "commands", "cli",
 )  # fmt: skip
 """Stages in the direction of the flow: none imports one behind it at module level."""
 

@@ -1,0 +1,1 @@
+"""Runs that have been: what their folders say, and how two of them differ."""
