@@ -31,6 +31,7 @@ def test_the_command_gives_the_same_settings_but_for_the_output():
     # click keeps the help option of a command's first context, which the parent decides
     parent = click.Context(group, **group.context_settings)
     context = sft.make_context("sft", arguments, parent=parent)
+    assert context.params.pop("as_json") is False
     again = Settings(objective="sft", **context.params)
     assert again == Settings(**{**SETTINGS.as_dict(), "output": None})
 
