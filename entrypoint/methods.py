@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from entrypoint.errors import SettingsError
-from entrypoint.models.card import BYTES_PER_ELEMENT, Model
+from entrypoint.models.card import Model
 from entrypoint.models.tensors import Shape
 from entrypoint.settings import LoraTarget, Method, Settings
 
@@ -175,31 +174,21 @@ def trained_parameters(settings: Settings, model: Model) -> int:
     if not traits.adapter:
         return model.parameters
     rank = settings.lora_rank or LORA_RANK
-    parts = [part for target in settings.lora_targets or LORA_TARGETS for part in ADAPTED[target]]
     total = 0
-    for name, shape in model.tensors.items():
-        if len(shape) == 2 and (part := next((part for part in parts if part in name), None)):
-            rows, columns = shape
-            total += rank * (rows + columns * FUSED.get(part, 1)) + traits.magnitudes * rows
+    for name, (rows, columns) in adapted_weights(settings, model).items():
+        fused = next((parts for part, parts in FUSED.items() if part in name), 1)
+        total += rank * (rows + columns * fused) + traits.magnitudes * rows
     return total
 
 
-def state_bytes(settings: Settings, model: Model, dtype: str) -> int:
-    """Memory of weights, gradients and AdamW's two moments, without activations."""
-    size = BYTES_PER_ELEMENT[dtype]
-    trained = trained_parameters(settings, model)
-    traits = TRAITS[settings.method]
-    if not traits.adapter:
-        return 4 * size * trained
-    in_nf4 = 0
-    if traits.nf4:
-        in_nf4 = sum(
-            prod(shape)
-            for shape in linear_weights(model.tensors).values()
-            if nf4_blocks(prod(shape))
-        )
-    frozen = (model.parameters - in_nf4) * size + int(in_nf4 * NF4_BYTES)
-    return frozen + 4 * size * trained
+def adapted_weights(settings: Settings, model: Model) -> dict[str, tuple[int, int]]:
+    """Name -> rows and columns of the weights that have an adapter."""
+    parts = [part for target in settings.lora_targets or LORA_TARGETS for part in ADAPTED[target]]
+    return {
+        name: (shape[0], shape[1])
+        for name, shape in model.tensors.items()
+        if len(shape) == 2 and any(part in name for part in parts)
+    }
 
 
 def nf4_blocks(numbers: int) -> tuple[int, int] | None:

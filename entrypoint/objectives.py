@@ -6,7 +6,7 @@ from typing import Any
 from entrypoint.data.shapes import Task
 from entrypoint.errors import SettingsError
 from entrypoint.methods import TRAITS
-from entrypoint.models.card import BYTES_PER_ELEMENT, Model
+from entrypoint.models.card import Model
 from entrypoint.run_folder import RunFolder
 from entrypoint.settings import Objective, Settings
 
@@ -107,15 +107,14 @@ def is_own_teacher(settings: Settings, model: Model, teacher: Model | None) -> b
     return teacher is not None and teacher.folder == model.folder and off
 
 
-def second_bytes(settings: Settings, model: Model, teacher: Model | None, dtype: str) -> int:
-    """Memory of the weights of another model that is asked while this one learns."""
+def second_model(settings: Settings, model: Model, teacher: Model | None) -> Model | None:
+    """Another model that is in memory and asked while this one learns: a reference or teacher."""
     adapter = TRAITS[settings.method].adapter
-    second = None
     if settings.objective == "dpo" and not (adapter or settings.precompute_reference):
-        second = model
+        return model
     if settings.objective == "kd" and not is_own_teacher(settings, model, teacher):
-        second = teacher
-    return second.parameters * BYTES_PER_ELEMENT[dtype] if second else 0
+        return teacher
+    return None
 
 
 def decided(settings: Settings, values: Mapping[str, Any]) -> dict[str, Any]:

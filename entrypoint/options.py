@@ -257,6 +257,12 @@ gates = option(
     help="What a score must meet, else the exit code is 8: 'exact_match>=base-0.01', "
     "'TASK/loss<=1.5'. Repeatable.",
 )
+fit_check = option(
+    "--fit-check/--no-fit-check",
+    default=DEFAULTS["fit_check"],
+    show_default=True,
+    help="Whether a run that cannot fit into memory is refused before it starts.",
+)
 dry_run = option(
     "--dry-run", is_flag=True, help="Print plan, recipe and command; write and start nothing."
 )

@@ -17,6 +17,7 @@ from entrypoint import (
     loggers,
     manifest,
     nodes,
+    sizing,
     status,
     templates,
     topology,
@@ -26,6 +27,7 @@ from entrypoint import (
 from entrypoint.command import Command, tune_command
 from entrypoint.comparing import check_gates, conclude
 from entrypoint.errors import SettingsError
+from entrypoint.estimate import Estimate
 from entrypoint.evaluation.request import Evaluation
 from entrypoint.methods import trained_parameters
 from entrypoint.models.companions import FAST
@@ -62,6 +64,7 @@ class Prepared:
     plan: Plan
     recipe: str
     command: Command
+    estimate: Estimate
 
 
 def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE) -> Prepared:
@@ -97,9 +100,12 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
     )
     options = option_of_key(settings)
     check_agreement(recipe, decided(plan), options, name=f"{template} with --set")
+    estimate = sizing.estimate_of(plan, recipe)
+    if settings.fit_check:
+        sizing.check_fits(estimate)
     command = tune_command(plan.recipe, plan.folder.recipe, world, environ, allocator.find(), start)
     launch.check_output(plan.folder, plan.disk_bytes, resumes=settings.resume is not None)
-    return Prepared(plan=plan, recipe=recipe, command=command)
+    return Prepared(plan=plan, recipe=recipe, command=command, estimate=estimate)
 
 
 def fine_tune(
@@ -135,7 +141,7 @@ def lead(
     """Plan, train, and do what --then asks for."""
     console = Console(highlight=False, soft_wrap=True)
     prepared = prepare(settings, environ, team.start)
-    show_plan(prepared.plan, console)
+    show_plan(prepared.plan, prepared.estimate, console)
     if settings.dry_run:
         if before is not nothing:
             before(manifest.gather(prepared.plan, prepared.recipe, environ), prepared.recipe)
@@ -211,7 +217,7 @@ def carry_out(
     gate.enforce(verdicts, plan.folder.comparison)
 
 
-def show_plan(plan: Plan, console: Console) -> None:
+def show_plan(plan: Plan, estimate: Estimate, console: Console) -> None:
     settings, world = plan.settings, plan.world
     rows = {
         "model": f"{plan.model.reference}: {plan.model.parameters / 1e6:,.0f} M parameters, "
@@ -227,9 +233,8 @@ def show_plan(plan: Plan, console: Console) -> None:
         "world": f"{world.device}, {world.dtype}, {world.cores} CPU cores"
         + (f", {world.ranks} processes" if world.ranks > 1 else "")
         + (f" on {world.nodes} nodes" if world.nodes > 1 else ""),
-        "memory": f"{plan.state_bytes / launch.GIB:.1f} GiB for weights, gradients and optimizer"
-        + (" in all processes together" if world.ranks > 1 else "")
-        + ", and activations",
+        "memory": sizing.in_short(estimate),
+        **({"time": sizing.time_in_short(estimate)} if estimate.seconds else {}),
         "output": f"{plan.folder.root} (up to {plan.disk_bytes / launch.GIB:.1f} GiB)",
     }
     for name, value in rows.items():

@@ -9,7 +9,7 @@ from typing import Any
 from entrypoint import objectives
 from entrypoint.data.dataset import Dataset
 from entrypoint.errors import DataError, SettingsError
-from entrypoint.methods import TRAITS, quantizer, state_bytes, trained_parameters
+from entrypoint.methods import TRAITS, quantizer, trained_parameters
 from entrypoint.methods import check as check_method
 from entrypoint.methods import model_arguments as method_arguments
 from entrypoint.models.card import BYTES_PER_ELEMENT, Model
@@ -80,8 +80,6 @@ class Plan:
     steps_per_epoch: int
     disk_bytes: int
     """Upper bound of what the run writes."""
-    state_bytes: int
-    """Memory of weights, gradients and optimizer, of all processes together."""
     metric_logger: str
     variables: dict[str, Any]
     """What the template is rendered with."""
@@ -192,8 +190,6 @@ def make_plan(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         disk_bytes=disk_bytes(settings, model, world, epochs * steps_per_epoch),
-        state_bytes=state_bytes(settings, model, world.dtype)
-        + objectives.second_bytes(settings, model, teacher, world.dtype),
         metric_logger=metric_logger,
         variables=variables,
     )

@@ -114,6 +114,8 @@ class Settings:
     dtype: Dtype = "auto"
     limit: int | None = None
     """Evaluate at most this many rows per task."""
+    fit_check: bool = True
+    """Whether a run that cannot fit into memory is refused."""
     dry_run: bool = False
 
     def __post_init__(self) -> None:

@@ -41,6 +41,7 @@ RUN = (
     options.shared_storage,
     options.device,
     options.dtype,
+    options.fit_check,
     options.dry_run,
     options.as_json,
 )

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from entrypoint.doctor.facts import Driver, Facts, Torch
+from entrypoint.doctor.facts import Facts, Torch
 from entrypoint.doctor.judgement import GIB, Finding, good, note, problem, size
+from entrypoint.hardware import Driver
 
 SHARED_MEMORY_LEAST = 1 * GIB
 """For several GPUs: NCCL takes some hundred MB of it on a machine with eight."""

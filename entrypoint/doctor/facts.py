@@ -5,29 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from entrypoint.hardware import Driver
+
 TOKENS = ("HF_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN", "AZURE_CLIENT_SECRET")
 """Secrets that something here reads."""
 
 TokenSource = Literal["environment", "file"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gpu:
-    """A CUDA device, as the driver describes it."""
-
-    name: str
-    memory: int
-    capability: tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Driver:
-    """The NVIDIA driver."""
-
-    cuda: tuple[int, int]
-    """The newest CUDA that it serves."""
-    gpus: tuple[Gpu, ...]
-    """Those that this process may see."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,6 @@ from packaging.utils import canonicalize_name
 
 import entrypoint
 from entrypoint import allocator, secrets
-from entrypoint.doctor.driver import read_driver
 from entrypoint.doctor.facts import (
     TOKENS,
     Cache,
@@ -26,6 +25,7 @@ from entrypoint.doctor.facts import (
     Torch,
 )
 from entrypoint.errors import SettingsError
+from entrypoint.hardware import read_cores, read_driver, read_memory
 from entrypoint.models.embedded.materialise import cache_folder
 from entrypoint.run_folder import OUTPUTS
 from entrypoint.topology import JOB_VARIABLES, read_start
@@ -33,7 +33,6 @@ from entrypoint.topology import JOB_VARIABLES, read_start
 LOCK = Path(entrypoint.__file__).parents[1] / "requirements.lock"
 """In a checkout and in the image; a wheel has none."""
 SHARED_MEMORY = Path("/dev/shm")
-CGROUPS = Path("/sys/fs/cgroup")
 
 
 def gather(environ: Mapping[str, str]) -> Facts:
@@ -124,45 +123,6 @@ def read_torch() -> tuple[Torch | None, str | None]:
             ), None
     except (ImportError, OSError, AttributeError) as error:
         return None, str(error)
-
-
-def read_memory(folder: Path = CGROUPS, table: Path = Path("/proc/meminfo")) -> tuple[int, int]:
-    """Memory that there is, and that is free, within the container's limit."""
-    try:
-        fields = dict(line.split(":", 1) for line in table.read_text().splitlines())
-        total, free = (int(fields[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
-    except (OSError, KeyError):
-        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-        return pages * size, pages * size
-    limit = read_number(folder / "memory.max", folder / "memory/memory.limit_in_bytes")
-    used = read_number(folder / "memory.current", folder / "memory/memory.usage_in_bytes")
-    if limit is None or limit >= total:
-        return total, free
-    return int(limit), int(min(free, max(limit - (used or 0), 0)))
-
-
-def read_cores(folder: Path = CGROUPS) -> float:
-    """Cores that this process may use, by its affinity and the container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quota = read_number(folder / "cpu.max", folder / "cpu/cpu.cfs_quota_us")
-    if quota is None or quota <= 0:
-        return cores or 1
-    if (folder / "cpu.max").is_file():
-        period = float((folder / "cpu.max").read_text().split()[1])
-    else:
-        period = read_number(folder / "cpu/cpu.cfs_period_us") or 100_000.0
-    return min(cores or 1, quota / period)
-
-
-def read_number(*paths: Path) -> float | None:
-    """The first number of the first file that is there; None for `max` or without a file."""
-    for path in paths:
-        try:
-            text = path.read_text().split()[0]
-        except (OSError, IndexError):
-            continue
-        return None if text == "max" else float(text)
-    return None
 
 
 def look_at(path: Path) -> Place:

@@ -1,12 +1,15 @@
 """Published models of every family: cards made from the facts of their public config.json."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from entrypoint.models.card import Model, describe
 from entrypoint.models.companions import FAST
+from entrypoint.models.source import load
+from entrypoint.settings import EMBEDDED
 
 FACTS = Path(__file__).with_name("published.json")
 """Hub id -> what its config.json says, of the keys that a card is made from."""
@@ -20,3 +23,15 @@ def published() -> dict[str, Model]:
         name: replace(describe(name, Path(name), config, ()), tokenizer=FAST)
         for name, config in configs.items()
     }
+
+
+def known(reference: str, environ: Mapping[str, str]) -> Model | None:
+    """What is known of a model without a network; None for nothing.
+
+    Raises:
+        ModelError: a folder holds no model that is supported.
+    """
+    card = published().get(reference.partition("@")[0])
+    if card or (reference != EMBEDDED and not Path(reference).expanduser().is_dir()):
+        return card
+    return load(reference, environ, chat=False, dry=True)

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from entrypoint.data.windows import alike
+
 BLOCK = 128
 """Queries at a time: what they cannot see of later keys is not computed."""
-LEAST_FILLED = 0.75
-"""Length of a group's shortest row over its longest's, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,8 @@ def arrange(rows: Sequence[Sequence[int]], device: torch.device | None = None) -
     Args:
         rows: for each row, which tokens of the window it is made of.
     """
-    groups: list[list[Sequence[int]]] = []
-    for row in sorted(rows, key=len, reverse=True):
-        if not groups or len(row) < LEAST_FILLED * len(groups[-1][0]):
-            groups.append([])
-        groups[-1].append(row)
+    lengths = [len(row) for row in rows]
+    groups = [[rows[index] for index in group] for group in alike(lengths)]
     tokens: list[int] = []
     home: dict[int, int] = {}
     repeated: list[int] = []

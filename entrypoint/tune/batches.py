@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
-from entrypoint.tune.packing import Documents, best_fit, twins
+from entrypoint.data.windows import best_fit, twins
+from entrypoint.tune.packing import Documents
 
 Encoded = dict[str, list[int]]
 """A row as `tokens` and `labels` of equal length."""

@@ -4,9 +4,8 @@ A window is one sequence without padding. Which rows share one changes nothing i
 positions start anew with every row, attention stays within it, and the loss is a sum over labels.
 """
 
-import bisect
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -18,27 +17,6 @@ from torchtune.models.gemma2._attention import Gemma2Attention
 from torchtune.modules import MultiHeadAttention
 
 from entrypoint.tune.attention import Arrangement, arrange, attend
-
-
-def best_fit(lengths: Sequence[int], window: int) -> list[list[int]]:
-    """Indices of rows for each window, in ascending order; rows longer than one are alone.
-
-    Longest rows first, each into the window that it fills best: at most 11/9 of the fewest
-    windows possible, and one more (Johnson 1973).
-    """
-    windows: list[list[int]] = []
-    # (room left, window), ascending: the first with room enough is the best
-    open_windows: list[tuple[int, int]] = []
-    for index in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        found = bisect.bisect_left(open_windows, (lengths[index], -1))
-        if found < len(open_windows):
-            room, number = open_windows.pop(found)
-            windows[number].append(index)
-        else:
-            room, number = max(window, lengths[index]), len(windows)
-            windows.append([index])
-        bisect.insort(open_windows, (room - lengths[index], number))
-    return sorted(sorted(rows) for rows in windows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +37,6 @@ class Documents:
         blocks = [torch.ones(length, length, dtype=torch.bool).tril() for length in self.lengths]
         whole: torch.Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
         return whole[None].to(device)
-
-
-def twins(rows: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
-    """For each token of rows laid end to end, the first that has the same tokens before it; None
-    when no rows begin alike."""
-    found: list[int] = []
-    known: dict[tuple[int, int], int] = {}
-    for row in rows:
-        before = -1
-        for token in row:
-            before = known.setdefault((before, token), len(found))
-            found.append(before)
-    return tuple(found) if len(known) < len(found) else None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

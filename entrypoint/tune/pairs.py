@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
+from entrypoint.data.windows import best_fit
 from entrypoint.tune.batches import Batch, Encoded, Layout, Packed
-from entrypoint.tune.packing import best_fit
 
 SIDES = ("chosen", "rejected")
 

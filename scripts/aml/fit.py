@@ -1,17 +1,14 @@
 """Whether a run fits its machines: what the plan counts against what the size has."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from entrypoint import methods, objectives
-from entrypoint.models import source
+from entrypoint import memory
+from entrypoint.activations import Load, Switches
+from entrypoint.machines import GB, Size
 from entrypoint.models.card import Model
-from entrypoint.models.published import published
-from entrypoint.settings import EMBEDDED, Settings
+from entrypoint.models.published import known
+from entrypoint.settings import Settings
 from scripts.aml.arguments import TrainCommand
-from scripts.aml.sizes import Size
-
-GB = 10**9
 
 
 def problems(
@@ -32,8 +29,8 @@ def problems(
             f"--nproc-per-node {settings.nproc_per_node}: {size.name} has "
             f"{size.gpus} GPU{'s' if size.gpus > 1 else ''}"
         )
-    model = card(settings.model, environ)
-    teacher = card(settings.teacher, environ) if settings.objective == "kd" else None
+    model = known(settings.model, environ)
+    teacher = known(settings.teacher, environ) if settings.objective == "kd" else None
     if model is None or (settings.objective == "kd" and teacher is None):
         return found
     if size.gpu_gb is None:
@@ -50,19 +47,17 @@ def problems(
 
 
 def state_bytes(settings: Settings, model: Model, teacher: Model | None, size: Size) -> int:
-    """Memory of weights, gradients and optimizer, as `plan.make_plan` counts it."""
+    """Memory of weights, gradients and optimizer, as a plan counts it; rows are not known here."""
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "bf16" if size.bf16 else "fp32"
-    return methods.state_bytes(settings, model, dtype) + objectives.second_bytes(
-        settings, model, teacher, dtype
-    )
-
-
-def card(reference: str, environ: Mapping[str, str]) -> Model | None:
-    """What is known of a model without a network; None for nothing."""
-    name = reference.partition("@")[0]
-    known = published().get(name)
-    if known or (reference != EMBEDDED and not Path(reference).expanduser().is_dir()):
-        return known
-    return source.load(reference, environ, chat=False, dry=True)
+    return memory.footprint(
+        settings,
+        model,
+        teacher,
+        device="cuda",
+        dtype=dtype,
+        processes=1,
+        load=Load(tokens=1, cells=1, labels=1),
+        switches=Switches(window=None, checkpointing=True),
+    ).state

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from entrypoint.errors import SettingsError
+from entrypoint.machines import Size
 from scripts.aml.arguments import PLACEHOLDER, TrainCommand
 from scripts.aml.settings import SERVERLESS, AmlSettings, split_tags
-from scripts.aml.sizes import Size
 
 SCHEMA = "https://azuremlschemas.azureedge.net/latest/commandJob.schema.json"
 CODE = Path(".aml/code")

@@ -9,11 +9,12 @@ from pathlib import Path
 import click
 
 from entrypoint.errors import SettingsError
+from entrypoint.machines import Size
 from scripts.aml import arguments, check, fit, snapshot
 from scripts.aml.job import CODE, PASSED, Job, as_yaml, document
 from scripts.aml.options import passed
 from scripts.aml.settings import NAME, AmlSettings
-from scripts.aml.sizes import Size, documented
+from scripts.aml.sizes import documented
 
 JOB_CONTEXT = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 ARGS = click.argument("args", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND …]")

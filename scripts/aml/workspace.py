@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from entrypoint.errors import SettingsError
+from entrypoint.machines import Size
 from entrypoint.process import git_address
 from scripts.aml.sdk import quiet
 from scripts.aml.settings import WORKSPACE_VARIABLES, AmlSettings, variable
-from scripts.aml.sizes import Size, documented, listed
+from scripts.aml.sizes import documented, listed
 from scripts.aml.snapshot import ROOT
 
 TELEMETRY = "AZURE_CORE_COLLECT_TELEMETRY"

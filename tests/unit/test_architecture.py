@@ -15,11 +15,12 @@ LIMIT_LINES = 300
 """Modules are kept under about this length."""
 
 ORDER = (
-    "errors", "files", "noise", "secrets", "gate", "settings", "run_folder", "status",
+    "errors", "files", "noise", "hardware", "secrets", "gate", "settings", "run_folder", "status",
     "results", "topology",
     "allocator", "progress", "team", "zero_first", "hub", "models", "data", "methods", "objectives",
-    "inputs", "loggers", "tracking",
-    "evaluation.request", "plan", "render", "command", "process", "manifest", "launch", "stock",
+    "machines", "activations", "memory", "inputs", "loggers", "tracking",
+    "evaluation.request", "plan", "render", "estimate", "fitting", "sizing", "command", "process",
+    "manifest", "launch", "stock",
     "nodes", "collect", "schemes", "quantization", "quantizing", "chatting",
     "export", "uploading", "exporting",
     "comparison", "scoring", "comparing", "runs", "report", "reporting", "preparation",

@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 
 from entrypoint.errors import SettingsError
 from entrypoint.methods import (
-    NF4_BYTES,
     TRAITS,
     model_arguments,
     nf4_blocks,
-    state_bytes,
     trained_parameters,
 )
 from entrypoint.models.tensors import count, decoder_tensors
@@ -83,17 +81,6 @@ def test_what_is_trained_is_counted():
     rows = 576 + 192 + 576 + 1536 * 2 + 576
     assert trained_parameters(Settings(method="dora"), EMBEDDED) == 30 * (per_layer + rows)
     assert trained_parameters(Settings(method="qat"), EMBEDDED) == 134_515_008
-
-
-def test_memory_follows_the_method():
-    lora, qlora, full = (
-        state_bytes(Settings(method=method), EMBEDDED, "bf16")
-        for method in ("lora", "qlora", "full")
-    )
-    assert full == 134_515_008 * 8
-    in_layers = 134_515_008 - 49_152 * 576 - 61 * 576
-    assert lora - qlora == pytest.approx(in_layers * (2 - NF4_BYTES), rel=1e-6)
-    assert qlora < lora < full
 
 
 def test_the_sizes_of_the_embedded_model_have_blocks():

@@ -7,13 +7,12 @@ from typing import Any
 from entrypoint.doctor.facts import (
     TOKENS,
     Cache,
-    Driver,
     Facts,
-    Gpu,
     Place,
     Rendezvous,
     Torch,
 )
+from entrypoint.hardware import Driver, Gpu
 
 GIB = 1024**3
 A100 = Gpu(name="NVIDIA A100 80GB PCIe", memory=80 * GIB, capability=(8, 0))

@@ -8,8 +8,9 @@ import pytest
 
 from entrypoint.doctor import examine
 from entrypoint.doctor.devices import serves
-from entrypoint.doctor.facts import Driver, Facts, Gpu, Place, Rendezvous, Token
+from entrypoint.doctor.facts import Facts, Place, Rendezvous, Token
 from entrypoint.doctor.judgement import Finding
+from entrypoint.hardware import Driver, Gpu
 from tests.unit.doctor.machines import A100, CUDA_TORCH, GIB, LAPTOP, laptop, workstation
 
 

@@ -17,8 +17,9 @@ from tests.checkpoints import KINDS, write_checkpoint
 
 compat.apply()
 
+from entrypoint.data.windows import best_fit  # noqa: E402
 from entrypoint.tune.batches import Packed  # noqa: E402
-from entrypoint.tune.packing import Documents, attend_by_document, best_fit  # noqa: E402
+from entrypoint.tune.packing import Documents, attend_by_document  # noqa: E402
 from entrypoint.tune.tokenizer import ChatTokenizer  # noqa: E402
 
 

@@ -1,0 +1,227 @@
+"""How many tokens rows have and share, from a sample of them, for a plan; imports no torch."""
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entrypoint.data.dataset import Dataset
+from entrypoint.data.shapes import Task
+from entrypoint.data.windows import alike, best_fit, twins
+
+SAMPLE = 512
+"""Rows that are looked at."""
+STEPS_OF_SAMPLE = 1024
+"""Rows that are drawn from these, to see what steps they make."""
+MARKED = 5
+"""Tokens that a chat template writes around a message."""
+CHARACTERS_OF_TOKEN = 3.5
+"""Of English text, where the model's tokenizer is not there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sequenced:
+    """A row as a model reads it, or one of the two of a pair."""
+
+    tokens: tuple[int, ...]
+    labels: int
+    """Tokens that a loss is computed for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lengths:
+    """Rows of a data set in tokens."""
+
+    rows: tuple[tuple[Sequenced, ...], ...]
+    """A sample; two sequences for each pair."""
+    counted: bool
+    """By the model's tokenizer; otherwise estimated from characters."""
+    longest: int
+    """Tokens of the longest sequence of the whole set, estimated."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Steps:
+    """What steps are made of."""
+
+    tokens: int
+    """Computed in the largest forward pass: beginnings that rows share once, padding included."""
+    cells: int
+    """In its attention, where each row is whole and padded to its group's longest."""
+    labels: int
+    """In it."""
+    passes: int
+    """Forward passes of a step, at most."""
+    rows: int
+    """Of a step; two of each pair."""
+    mean_tokens: float
+    """Of a step, padding not counted."""
+    mean_computed: float
+    mean_labels: float
+
+
+def look(dataset: Dataset, tokenizer: Path | None, max_seq_len: int) -> Lengths:
+    """Rows of a data set in tokens.
+
+    Args:
+        tokenizer: the model's tokenizer.json, if it is there.
+    """
+    lines = list(sample(dataset.train.path)) or [blank(dataset)]
+    rows = [pieces(json.loads(line), dataset.task) for line in lines]
+    texts = [text for row in rows for sequence in row for _, text, _ in sequence]
+    encoded = iter(encode(texts, tokenizer))
+    found, share = [], 0.0
+    for line, row in zip(lines, rows, strict=True):
+        sequences = tuple(_cut(sequence, encoded, max_seq_len) for sequence in row)
+        share = max(share, max(whole for _, whole in sequences) / len(line))
+        found.append(tuple(sequenced for sequenced, _ in sequences))
+    longest = max(len(each.tokens) for row in found for each in row)
+    return Lengths(
+        rows=tuple(found),
+        counted=tokenizer is not None,
+        longest=max(longest, min(int(dataset.train.longest * share), max_seq_len)),
+    )
+
+
+def _cut(
+    sequence: list[tuple[int, str, bool]], encoded: Iterator[Sequence[int]], limit: int
+) -> tuple[Sequenced, int]:
+    """A sequence cut to the limit, and how long it was."""
+    tokens: list[int] = []
+    labels = 0
+    for mark, _, trained in sequence:
+        ids = next(encoded)
+        tokens += (mark,) * (MARKED if mark else 1)
+        tokens += ids
+        labels += (len(ids) + 1) * (trained and len(tokens) <= limit)
+    return Sequenced(tokens=tuple(tokens[:limit]), labels=max(labels, 1)), len(tokens)
+
+
+def sample(path: Path) -> Iterator[str]:
+    """Up to SAMPLE lines from everywhere in a file of rows; none without a file."""
+    if not path.is_file():
+        return
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for number in range(SAMPLE):
+            if (start := size * number // SAMPLE) > file.tell():
+                file.seek(start)
+                file.readline()
+            if line := file.readline():
+                yield line.decode("utf-8")
+
+
+def blank(dataset: Dataset) -> str:
+    """A row as long as the longest, for a set that is not prepared yet."""
+    text = "x " * (dataset.train.longest // 2)
+    said = [{"role": "assistant", "content": text}]
+    row = {"prompt": [], "chosen": said, "rejected": said, "messages": said, "text": text}
+    return json.dumps(row)
+
+
+def pieces(row: Mapping[str, Any], task: Task) -> list[list[tuple[int, str, bool]]]:
+    """For each sequence of a row its texts, each with a number for who says it, and whether it is
+    trained on. The number stands for what a chat template writes around it."""
+    match task:
+        case "text":
+            return [[(0, row["text"], True)]]
+        case "preference":
+            return [
+                [*_said(row["prompt"], False), *_said(row[side], True)]
+                for side in ("chosen", "rejected")
+            ]
+    return [_said(row["messages"], True)]
+
+
+def _said(messages: list[dict[str, Any]], trained: bool) -> list[tuple[int, str, bool]]:
+    roles = {"system": -1, "user": -2, "assistant": -3, "tool": -4}
+    return [
+        (
+            roles.get(message["role"], -5),
+            (message.get("content") or "") + str(message.get("tool_calls") or ""),
+            trained and message["role"] == "assistant",
+        )
+        for message in messages
+    ]
+
+
+def encode(texts: list[str], tokenizer: Path | None) -> list[Sequence[int]]:
+    """Texts as tokens: by the tokenizer, or as many as English would have."""
+    if tokenizer is None:
+        return [[hash(part) for part in _parts(text)] for text in texts]
+    from tokenizers import Tokenizer
+
+    made = Tokenizer.from_file(str(tokenizer))
+    made.no_truncation()
+    made.no_padding()
+    return [found.ids for found in made.encode_batch(texts, add_special_tokens=False)]
+
+
+def _parts(text: str) -> list[str]:
+    ends = [round(CHARACTERS_OF_TOKEN * (number + 1)) for number in range(len(text))]
+    starts = [0, *ends]
+    return [text[start:end] for start, end in zip(starts, ends, strict=False) if start < len(text)]
+
+
+def steps_of(lengths: Lengths, rows_per_step: int, window: int | None) -> Steps:
+    """What the steps of a process are made of, from steps that are drawn from the sample.
+
+    Args:
+        rows_per_step: of the process; a pair is one row.
+        window: tokens of a forward pass; None pads rows to the longest.
+    """
+    drawn = random.Random(0)
+    count = max(1, min(STEPS_OF_SAMPLE // rows_per_step, SAMPLE))
+    largest = Pass(tokens=lengths.longest, cells=lengths.longest, labels=1)
+    passes, total, computed, labels = 1, 0, 0, 0
+    for _ in range(count):
+        rows = drawn.choices(lengths.rows, k=rows_per_step)
+        made = [_pass(group, window) for group in _groups(rows, window)]
+        passes = max(passes, len(made))
+        largest = max(largest, *made, key=lambda one: one.tokens + one.cells)
+        computed += sum(one.tokens for one in made)
+        labels += sum(one.labels for one in made)
+        total += sum(len(each.tokens) for row in rows for each in row)
+    return Steps(
+        tokens=largest.tokens,
+        cells=largest.cells,
+        labels=largest.labels,
+        passes=passes,
+        rows=rows_per_step * len(lengths.rows[0]),
+        mean_tokens=total / count,
+        mean_computed=computed / count,
+        mean_labels=labels / count,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pass:
+    """One forward pass; as in Steps."""
+
+    tokens: int
+    cells: int
+    labels: int
+
+
+def _groups(rows: Sequence[tuple[Sequenced, ...]], window: int | None) -> list[list[Sequenced]]:
+    """Sequences that share a forward pass; both of a pair are in the same."""
+    if window is None:
+        return [[each for row in rows for each in row]]
+    sizes = [sum(len(each.tokens) for each in row) for row in rows]
+    return [
+        [each for number in group for each in rows[number]] for group in best_fit(sizes, window)
+    ]
+
+
+def _pass(sequences: list[Sequenced], window: int | None) -> Pass:
+    sizes = [len(each.tokens) for each in sequences]
+    labels = sum(each.labels for each in sequences)
+    if window is None:
+        padded = len(sizes) * max(sizes)
+        return Pass(tokens=padded, cells=padded, labels=labels)
+    shared = twins([each.tokens for each in sequences])
+    own = sum(place == first for place, first in enumerate(shared)) if shared else sum(sizes)
+    cells = sum(len(group) * sizes[group[0]] for group in alike(sizes))
+    return Pass(tokens=own, cells=cells, labels=labels)

@@ -1,0 +1,109 @@
+"""What this machine has: GPUs as the NVIDIA driver tells, memory, cores; without torch."""
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LIBRARY = "libcuda.so.1"
+CAPABILITY_MAJOR = 75
+CAPABILITY_MINOR = 76
+"""CUdevice_attribute: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
+NAME_BYTES = 256
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    """A CUDA device, as the driver describes it."""
+
+    name: str
+    memory: int
+    capability: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Driver:
+    """The NVIDIA driver."""
+
+    cuda: tuple[int, int]
+    """The newest CUDA that it serves."""
+    gpus: tuple[Gpu, ...]
+    """Those that this process may see."""
+
+
+def read_driver(load: Any = ctypes.CDLL) -> Driver | None:
+    """The driver and the GPUs that it shows, or None where there is no driver.
+
+    Source: CUDA driver API reference, version and device management.
+
+    Args:
+        load: opens a shared library by its name.
+    """
+    try:
+        cuda = load(LIBRARY)
+    except OSError:
+        return None
+    version, count = ctypes.c_int(), ctypes.c_int()
+    if cuda.cuDriverGetVersion(ctypes.byref(version)):
+        return None
+    served = version.value // 1000, version.value % 1000 // 10
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return Driver(cuda=served, gpus=())
+    return Driver(cuda=served, gpus=tuple(_gpu(cuda, number) for number in range(count.value)))
+
+
+def _gpu(cuda: Any, number: int) -> Gpu:
+    device, memory = ctypes.c_int(), ctypes.c_size_t()
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    name = ctypes.create_string_buffer(NAME_BYTES)
+    cuda.cuDeviceGet(ctypes.byref(device), number)
+    cuda.cuDeviceGetName(name, NAME_BYTES, device)
+    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), CAPABILITY_MAJOR, device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), CAPABILITY_MINOR, device)
+    return Gpu(
+        name=name.value.decode(errors="replace"),
+        memory=memory.value,
+        capability=(major.value, minor.value),
+    )
+
+
+def read_memory(folder: Path = CGROUPS, table: Path = Path("/proc/meminfo")) -> tuple[int, int]:
+    """Memory that there is, and that is free, within the container's limit."""
+    try:
+        fields = dict(line.split(":", 1) for line in table.read_text().splitlines())
+        total, free = (int(fields[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError):
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        return pages * size, pages * size
+    limit = read_number(folder / "memory.max", folder / "memory/memory.limit_in_bytes")
+    used = read_number(folder / "memory.current", folder / "memory/memory.usage_in_bytes")
+    if limit is None or limit >= total:
+        return total, free
+    return int(limit), int(min(free, max(limit - (used or 0), 0)))
+
+
+def read_cores(folder: Path = CGROUPS) -> float:
+    """Cores that this process may use, by its affinity and the container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = read_number(folder / "cpu.max", folder / "cpu/cpu.cfs_quota_us")
+    if quota is None or quota <= 0:
+        return cores or 1
+    if (folder / "cpu.max").is_file():
+        period = float((folder / "cpu.max").read_text().split()[1])
+    else:
+        period = read_number(folder / "cpu/cpu.cfs_period_us") or 100_000.0
+    return min(cores or 1, quota / period)
+
+
+def read_number(*paths: Path) -> float | None:
+    """The first number of the first file that is there; None for `max` or without a file."""
+    for path in paths:
+        try:
+            text = path.read_text().split()[0]
+        except (OSError, IndexError):
+            continue
+        return None if text == "max" else float(text)
+    return None

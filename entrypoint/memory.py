@@ -1,0 +1,204 @@
+"""How much memory training takes on each device, part by part. Pure arithmetic: no torch.
+
+The parts are what `tune/` holds at the same time: weights, what is trained with its gradients and
+AdamW's moments, and `activations.Pass`. `make bench-plan` holds the sum against measured peaks.
+"""
+
+from dataclasses import asdict, dataclass, fields, replace
+from math import prod
+
+from entrypoint.activations import Load, Pass, Switches
+from entrypoint.methods import (
+    NF4_BYTES,
+    TRAITS,
+    adapted_weights,
+    linear_weights,
+    nf4_blocks,
+    trained_parameters,
+)
+from entrypoint.models.card import BYTES_PER_ELEMENT, Model
+from entrypoint.objectives import second_model
+from entrypoint.settings import Settings
+
+OVER, UNDER = 1.25, 0.95
+"""Bounds of the sum as a share of the measured peak, held by tests."""
+
+PROCESS_BYTES, TOKEN_BYTES = 95 * 10**6, 600
+"""Of a CPU process beyond its imports: code that is loaded when it is first used, buffers of the
+libraries; and the tokenizer, for each entry of the vocabulary. Measured."""
+CUDA_BYTES = 600 * 10**6
+"""Of a process on a GPU: CUDA's context and cuBLAS's workspace."""
+FRAGMENTED = {"cpu": 0.25, "cuda": 0.05, "mps": 0.05}
+"""Share of what comes and goes in a step that the allocator holds beside it."""
+REUSED = 0.25
+"""Share of the room of activations that gradients of trained weights do not fit into again, with
+glibc's allocator."""
+UNEVEN = 0.1
+"""The same of passes of different sizes that follow one another."""
+PACKING_BYTES = 144
+"""For each number of a matrix while torchao looks for its nearest of the 16 of NF4. Measured."""
+FILE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footprint:
+    """Bytes on each device when a process holds the most."""
+
+    weights: int
+    adapters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    second: int
+    """Weights of a reference or teacher."""
+    gather: int
+    """Weights of other processes while a layer is computed (FSDP)."""
+    fragmentation: int
+    """What the allocator holds and cannot use."""
+    process: int
+    """Libraries and tokenizer, beyond the imports of an idle process; CUDA's context."""
+    files: int = 0
+    """What loading or saving takes more than a step does, where weights are in the machine's
+    memory."""
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, field.name) for field in fields(self))
+
+    @property
+    def state(self) -> int:
+        """What there is whatever the rows are."""
+        return self.weights + self.adapters + self.gradients + self.optimizer + self.second
+
+    @property
+    def least(self) -> int:
+        """With less a run cannot do, as sure as the estimate is."""
+        return int(self.total / OVER)
+
+    def as_dict(self) -> dict[str, int]:
+        """Bytes by part, and their sum."""
+        return {**asdict(self), "total": self.total}
+
+
+def footprint(
+    settings: Settings,
+    model: Model,
+    teacher: Model | None,
+    *,
+    device: str,
+    dtype: str,
+    processes: int,
+    load: Load,
+    switches: Switches,
+) -> Footprint:
+    """Memory of one process of a run.
+
+    Args:
+        device: `cpu`, `cuda` or `mps`.
+        dtype: number format of weights and activations, a key of BYTES_PER_ELEMENT.
+        processes: that the weights are divided among (FSDP2).
+    """
+    element, traits = BYTES_PER_ELEMENT[dtype], TRAITS[settings.method]
+    cpu = device == "cpu"
+    trained = trained_parameters(settings, model) * element
+    second = second_bytes(settings, model, teacher, dtype, switches)
+    work = Pass(settings=settings, model=model, dtype=dtype, cpu=cpu, load=load, switches=switches)
+    gradients, logits = trained // processes, work.logits(teacher)
+    passing = work.kept() + work.workspace()
+    # the first pass of a step meets no gradients yet
+    forward = passing + logits + (gradients if load.passes > 1 else 0)
+    backward = gradients + work.after()
+    beyond = max(forward, backward) - gradients
+    gathered = work.gathered(processes)
+    lost = FRAGMENTED[device] * (passing + logits + gathered)
+    if cpu:
+        lost += REUSED * min(gradients, passing) + UNEVEN * passing * (load.passes > 1)
+    parts = Footprint(
+        weights=(frozen_bytes(settings, model, element) if traits.adapter else trained)
+        // processes,
+        adapters=gradients if traits.adapter else 0,
+        gradients=gradients,
+        optimizer=switches.moments * gradients,
+        activations=max(0, beyond - logits),
+        logits=min(logits, beyond),
+        second=second // processes,
+        gather=gathered,
+        fragmentation=int(lost),
+        process=process_bytes(model) if cpu else CUDA_BYTES,
+    )
+    if not cpu:
+        return parts
+    most = max(
+        loading_bytes(settings, model, element),
+        parts.weights + parts.adapters + second_loading_bytes(settings, model, teacher, second),
+        saving_bytes(settings, model, element),
+    )
+    return replace(parts, files=max(0, most + parts.process - parts.total))
+
+
+def frozen_bytes(settings: Settings, model: Model, element: int) -> int:
+    """Weights that an adapter is trained beside."""
+    in_nf4 = 0
+    if TRAITS[settings.method].nf4:
+        in_nf4 = sum(
+            prod(shape)
+            for shape in linear_weights(model.tensors).values()
+            if nf4_blocks(prod(shape))
+        )
+    return (model.parameters - in_nf4) * element + int(in_nf4 * NF4_BYTES)
+
+
+def second_bytes(
+    settings: Settings, model: Model, teacher: Model | None, dtype: str, switches: Switches
+) -> int:
+    """Weights of another model that is asked while this one learns."""
+    second = second_model(settings, model, teacher)
+    named = switches.second_dtype if settings.objective == "kd" else None
+    return second.parameters * BYTES_PER_ELEMENT[named or dtype] if second else 0
+
+
+def process_bytes(model: Model) -> int:
+    """What a CPU process takes beyond its imports, whatever it trains."""
+    return PROCESS_BYTES + TOKEN_BYTES * model.tensors["model.embed_tokens.weight"][0]
+
+
+def loading_bytes(settings: Settings, model: Model, element: int) -> int:
+    """The model as built, in the run's number format, and the files of its weights; what NF4 is
+    made with comes to that."""
+    traits = TRAITS[settings.method]
+    trained = trained_parameters(settings, model) * element * traits.adapter
+    found = model.parameters * element + read_bytes(model, element) + trained
+    if traits.nf4:
+        largest = max(map(prod, linear_weights(model.tensors).values()))
+        found += frozen_bytes(settings, model, element) + PACKING_BYTES * largest
+    return found
+
+
+def read_bytes(model: Model, element: int) -> int:
+    """Files of weights, of which q and k are put into another order."""
+    moved = sum(
+        prod(shape)
+        for name, shape in model.tensors.items()
+        if name.endswith((".q_proj.weight", ".k_proj.weight"))
+    )
+    return (model.parameters + moved) * FILE_BYTES.get(model.dtype or "", element)
+
+
+def second_loading_bytes(
+    settings: Settings, model: Model, teacher: Model | None, second: int
+) -> int:
+    """A reference or teacher, and the files of its weights."""
+    other = second_model(settings, model, teacher)
+    return second + read_bytes(other, second // other.parameters) if other else 0
+
+
+def saving_bytes(settings: Settings, model: Model, element: int) -> int:
+    """Weights and optimizer, and the merged copies of adapted weights; NF4's are whole again."""
+    traits = TRAITS[settings.method]
+    trained = trained_parameters(settings, model) * element
+    if not traits.adapter:
+        return 3 * trained
+    merged = sum(map(prod, adapted_weights(settings, model).values())) * element
+    whole = model.parameters * element if traits.nf4 else 0
+    return frozen_bytes(settings, model, element) + 3 * trained + merged + whole

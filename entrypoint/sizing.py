@@ -1,0 +1,131 @@
+"""Whether a run fits its machine, before anything is downloaded for it."""
+
+import shlex
+from pathlib import Path
+
+from entrypoint.data import lengths
+from entrypoint.errors import DoesNotFitError
+from entrypoint.estimate import Asked, Estimate, estimate, switches_of
+from entrypoint.fitting import choices
+from entrypoint.machines import GIB, this_machine
+from entrypoint.models.card import Model
+from entrypoint.models.companions import FAST
+from entrypoint.plan import Plan
+
+SHOWN = 4
+"""Parts of the memory that a line names."""
+PARTS = {
+    "weights": "weights",
+    "adapters": "adapter",
+    "gradients": "gradients",
+    "optimizer": "optimizer",
+    "activations": "activations",
+    "logits": "logits",
+    "second": "reference or teacher",
+    "gather": "gathered layers",
+    "fragmentation": "fragmentation",
+    "process": "process",
+    "files": "reading and writing weights",
+}
+"""Part of a footprint -> its name for people."""
+
+
+def asked_by(plan: Plan, recipe: str) -> Asked:
+    """What an estimate of a plan starts from.
+
+    Args:
+        recipe: the rendered YAML.
+    """
+    longest = plan.variables["max_seq_len"]
+    return Asked(
+        settings=plan.settings,
+        model=plan.model,
+        teacher=plan.teacher,
+        lengths=lengths.look(plan.dataset, tokenizer_of(plan.model), longest),
+        switches=switches_of(recipe),
+        steps=plan.steps,
+        epochs=plan.epochs,
+    )
+
+
+def tokenizer_of(model: Model) -> Path | None:
+    """The file that a model's tokens can be counted with, if it is there."""
+    path = model.folder / FAST
+    return path if path.is_file() else None
+
+
+def estimate_of(plan: Plan, recipe: str) -> Estimate:
+    """What a plan takes on this machine."""
+    world = plan.world
+    return estimate(
+        asked_by(plan, recipe),
+        this_machine(world),
+        dtype=world.dtype,
+        processes=world.processes,
+        nodes=world.nodes,
+    )
+
+
+def check_fits(found: Estimate) -> None:
+    """Refuse what cannot fit, however wrong the estimate may be within its bounds.
+
+    Raises:
+        DoesNotFitError: with what would fit.
+    """
+    if found.there is None or found.footprint.least <= found.there:
+        return
+    settings = found.asked.settings
+    fitting = choices(
+        found.asked,
+        found.machine,
+        dtype=found.dtype,
+        processes=found.processes,
+        nodes=found.nodes,
+    )
+    what = "; or ".join(shlex.join(choice.options) for choice in fitting[:SHOWN])
+    raise DoesNotFitError(
+        f"the run takes about {gib(found.footprint.total)} of memory"
+        + (" in each process" if found.processes > 1 else "")
+        + f" ({largest_parts(found)}), and there are {gib(found.there)}",
+        where=f"--model {settings.model} --method {settings.method} on {found.machine.name}",
+        hint=(f"what would fit, fastest first: {what}" if what else "take a smaller model")
+        + "; `train plan` says more, and --no-fit-check tries all the same",
+    )
+
+
+def in_short(found: Estimate) -> str:
+    """Memory in a line."""
+    there = f" of {gib(found.there)}" if found.there is not None else ""
+    each = " in each process" if found.processes * found.nodes > 1 else ""
+    return f"about {gib(found.footprint.total)}{there}{each}: {largest_parts(found)}"
+
+
+def time_in_short(found: Estimate) -> str:
+    """Time of the training in a line, where it is known."""
+    assert found.seconds is not None
+    return f"about {duration(found.seconds)} for {found.tokens:,} tokens, at {found.known_by}"
+
+
+def largest_parts(found: Estimate) -> str:
+    """The parts that take most, in words."""
+    parts = sorted(
+        ((getattr(found.footprint, name), said) for name, said in PARTS.items()), reverse=True
+    )
+    return ", ".join(f"{said} {gib(size)}" for size, said in parts[:SHOWN] if size)
+
+
+def duration(seconds: float) -> str:
+    """A time for people, of two units."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, hours = round(seconds / 60), seconds / 3600
+    if minutes < 60:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{hours / 24:.1f} days"
+
+
+def gib(size: float) -> str:
+    """Bytes for people."""
+    return f"{size / GIB:,.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:,.0f} MiB"
