@@ -10,14 +10,15 @@ from entrypoint import gate, launch
 from entrypoint.comparison import paired
 from entrypoint.comparison.table import show_comparison
 from entrypoint.data.dataset import Dataset
+from entrypoint.data.shapes import Task
 from entrypoint.errors import SettingsError
 from entrypoint.evaluation.request import METRICS, Evaluation, read
 from entrypoint.files import read_json, write_json
-from entrypoint.gate import Verdict
+from entrypoint.gate import Gate, Verdict
 from entrypoint.models.checkpoint import Checkpoint, locate
 from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import RunFolder, default_output
-from entrypoint.schemes import Scheme
+from entrypoint.schemes import of_run
 from entrypoint.scoring import Asked, of_checkpoint, prepare, score, task_name
 from entrypoint.settings import Settings
 
@@ -36,13 +37,39 @@ def check_gates(settings: Settings, dataset: Dataset) -> None:
         raise SettingsError("a condition needs scores", where=gate.WHERE, hint="add eval to --then")
     labels = ["base", "tuned"]
     if "quantize" in settings.then[: settings.then.index("eval")]:
-        labels.append(Scheme().method)
+        labels.extend(scheme.method for scheme in of_run(settings))
     for one in gates:
         one.applies_to(labels)
-        if not settings.tasks:
-            # of tasks of lm-eval only lm-eval knows the scores
-            name = task_name(settings.data)
-            scores = [f"{name}/{metric}" for metric in METRICS[dataset.task]]
+    rows = None if settings.tasks else (task_name(settings.data), dataset.task)
+    check_metrics(gates, scores_of(settings.tasks, settings.tasks_folder, rows))
+
+
+def scores_of(
+    tasks: tuple[str, ...], folder: Path | None, rows: tuple[str, Task] | None
+) -> list[str] | None:
+    """`task/metric` of all scores that there will be; None where that is not known before.
+
+    Args:
+        rows: what rows are called in the results, and what they are for.
+    """
+    own = [f"{rows[0]}/{metric}" for metric in METRICS[rows[1]]] if rows else []
+    if not tasks:
+        return own
+    # imports lm-eval, which takes seconds
+    from entrypoint.evaluation.declared import declared_scores
+
+    declared = declared_scores(tasks, folder)
+    return None if declared is None else [*declared, *own]
+
+
+def check_metrics(gates: Sequence[Gate], scores: Sequence[str] | None) -> None:
+    """Refuse conditions on scores that there will not be.
+
+    Raises:
+        SettingsError: names those there are.
+    """
+    for one in gates:
+        if scores is not None:
             gate.check_metric(one, [found for found in scores if one.matches(found)], scores)
 
 
@@ -92,6 +119,12 @@ def compare_models(
     launch.check_room(folder, 0)
     models = [side for _, side in sides if isinstance(side, Checkpoint)]
     request = prepare(asked, environ) if models else None
+    scored = next((side.scores for _, side in sides if isinstance(side, Evaluation)), None)
+    if scored is not None:
+        check_metrics(conditions, list(scored))
+    elif conditions and request is not None:
+        rows = (request.rows.name, request.rows.kind) if request.rows else None
+        check_metrics(conditions, scores_of(request.tasks, request.include, rows))
     evaluations = []
     for label, side in sides:
         if isinstance(side, Evaluation):

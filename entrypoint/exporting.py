@@ -21,7 +21,7 @@ from entrypoint.models.checkpoint import Checkpoint, locate
 from entrypoint.models.companions import README, licence
 from entrypoint.models.embedded.materialise import LICENCE, embedded_folder
 from entrypoint.noise import hide_loading_bars
-from entrypoint.quantization import size_bytes
+from entrypoint.quantization.folder import size_bytes
 from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import default_output
 from entrypoint.settings import ExportKind, GgufType

@@ -30,3 +30,14 @@ def hide_loading_bars() -> None:
 
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
+
+
+def hide_gguf_bar_in_logs() -> None:
+    """Keep transformers' bar for GGUF weights out of logs: 5.24 shows it whatever it is told."""
+    from functools import partial
+
+    from tqdm import tqdm
+    from transformers import modeling_gguf_pytorch_utils as gguf
+
+    # None: only in a terminal
+    gguf.tqdm = partial(tqdm, disable=None)

@@ -14,6 +14,7 @@ from entrypoint.settings import (
     LoggerName,
     LoraTarget,
     Method,
+    QuantizationMethod,
     Settings,
     Step,
 )
@@ -206,6 +207,13 @@ then = option(
     type=CommaList(get_args(Step)),
     default="",
     help="What follows training, in this order; eval scores the base and all models made by then.",
+)
+quantize_methods = option(
+    "--quantize-method",
+    "quantize_methods",
+    type=CommaList(get_args(QuantizationMethod)),
+    default="",
+    help="Copies that --then quantize makes: see `train quantize`.  [default: 8da4w]",
 )
 tasks = option(
     "--tasks",

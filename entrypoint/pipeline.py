@@ -36,12 +36,13 @@ from entrypoint.models.tokenizers import CONVERT
 from entrypoint.objectives import said
 from entrypoint.plan import Plan, decided, make_plan, option_of_key
 from entrypoint.preparation import check_rows
-from entrypoint.quantization import check_sizes, quantize
+from entrypoint.quantization.folder import capability, check_sizes, quantize
+from entrypoint.quantizing import samples_of_run
 from entrypoint.render import check_agreement, render
 from entrypoint.reporting import report
 from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import default_output
-from entrypoint.schemes import Scheme
+from entrypoint.schemes import check_device, of_run
 from entrypoint.scoring import check_tasks, evaluate_checkpoint
 from entrypoint.settings import QuantizationMethod, Settings
 from entrypoint.team import Team
@@ -81,8 +82,10 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
             where="--then eval",
             hint=CONVERT,
         )
-    if "quantize" in settings.then and model.folder.is_dir():
-        check_sizes(model.folder, Scheme())
+    for scheme in of_run(settings):
+        check_device(scheme, world, capability(world))
+        if model.folder.is_dir():
+            check_sizes(model.folder, scheme)
     template = settings.recipe or templates.shipped(settings.objective)
     root = settings.output or default_output(settings.objective, short_name(settings.model))
     plan = make_plan(
@@ -194,11 +197,13 @@ def carry_out(
     evaluations: list[Evaluation] = []
     for action in settings.then:
         if action == "quantize":
-            method = (scheme := Scheme()).method
-            step(console, f"quantizing ({method})")
-            quantize(plan.folder.final, scheme, plan.world, plan.folder.quantized(method))
-            quantized.append(method)
-            checkpoints[method] = plan.folder.quantized(method)
+            for scheme in of_run(settings):
+                method, folder = scheme.method, plan.folder.quantized(scheme.method)
+                step(console, f"quantizing ({method})")
+                samples = samples_of_run(plan, scheme)
+                quantize(plan.folder.final, scheme, plan.world, folder, samples)
+                quantized.append(method)
+                checkpoints[method] = folder
         if action == "eval":
             evaluations = []
             for label, folder in checkpoints.items():

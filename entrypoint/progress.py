@@ -1,4 +1,4 @@
-"""Progress of a download: bars in a terminal, a line now and then elsewhere."""
+"""Progress of what takes long: bars in a terminal, a line now and then elsewhere."""
 
 import sys
 import time
@@ -74,6 +74,36 @@ class Progress:
                     )
 
         return Bar if self.terminal else Lines
+
+
+class Steps:
+    """Counts the parts of one piece of work.
+
+    Args:
+        what: a word or two before the numbers.
+        total: parts.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self._said = time.monotonic()
+        self._bar: Any = tqdm(total=total, desc=what) if sys.stderr.isatty() else None
+
+    def __enter__(self) -> "Steps":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self) -> None:
+        """One part is done."""
+        self.done += 1
+        if self._bar is not None:
+            self._bar.update()
+        elif self.done == self.total or time.monotonic() - self._said > LINE_EVERY_S:
+            self._said = time.monotonic()
+            say(f"{self.what} {self.done}/{self.total}")
 
 
 def say(line: str) -> None:

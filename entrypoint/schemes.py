@@ -6,14 +6,15 @@ from fnmatch import fnmatchcase
 from typing import Any, get_args
 
 from entrypoint.errors import ModelError, SettingsError
+from entrypoint.methods import GROUP_SIZE, TRAITS
 from entrypoint.models.tensors import Shape
-from entrypoint.settings import QuantizationMethod
+from entrypoint.settings import QuantizationMethod, Settings
 from entrypoint.topology import World
 
 METHODS: tuple[QuantizationMethod, ...] = get_args(QuantizationMethod)
-GROUP_SIZE = 32
-"""Weights that share one scale; the smallest of torchao's, the most accurate."""
 GROUP_SIZES = (32, 64, 128, 256)
+CALIBRATION_ROWS = 128
+"""Samples to round by, as many as in the GPTQ paper."""
 HEAD = "lm_head"
 """The output head's name in transformers' models."""
 GROUPED: tuple[QuantizationMethod, ...] = ("8da4w", "int4-weight-only")
@@ -50,6 +51,35 @@ def chosen(method: QuantizationMethod, group_size: int | None, skip: tuple[str, 
             hint=f"leave it out, or choose --method {' or '.join(GROUPED)}",
         )
     return Scheme(method=method, group_size=group_size or GROUP_SIZE, skip=skip)
+
+
+def of_run(settings: Settings) -> tuple[Scheme, ...]:
+    """The quantized copies that a run makes after training.
+
+    Raises:
+        SettingsError: methods for copies that are not made.
+    """
+    if "quantize" in settings.then:
+        return tuple(Scheme(method=one) for one in settings.quantize_methods) or (Scheme(),)
+    if settings.quantize_methods:
+        raise SettingsError(
+            "no quantized copy is made",
+            where="--quantize-method or TRAIN_QUANTIZE_METHOD",
+            hint="add quantize to --then, before eval if the copy shall be scored too",
+        )
+    return ()
+
+
+def is_trained_for(scheme: Scheme, method: str | None) -> bool:
+    """Whether training by `method` of `train sft` has rounded as this scheme does."""
+    traits = TRAITS.get(method) if method else None  # type: ignore[call-overload]
+    return traits is not None and traits.fake_quantized and scheme == Scheme()
+
+
+def can_round_by_rows(scheme: Scheme, world: World) -> bool:
+    """Whether sample rows can tell how to round: to 4 bits, in the form that is not packed."""
+    packed = scheme.method == "int4-weight-only" and world.device == "cuda"
+    return scheme.method in GROUPED and not packed
 
 
 def check_device(scheme: Scheme, world: World, capability: tuple[int, int] | None = None) -> None:

@@ -101,6 +101,8 @@ class Settings:
     recipe: Path | None = None
     """A template of the user's own instead of the shipped one."""
     then: tuple[Step, ...] = ()
+    quantize_methods: tuple[QuantizationMethod, ...] = ()
+    """Of the copies that `quantize` makes; 8da4w when nothing is named."""
     tasks: tuple[str, ...] = ()
     """lm-eval tasks for `eval`; the built-in data has one of its own."""
     tasks_folder: Path | None = None

@@ -11,7 +11,8 @@ from transformers.models.llama import modeling_llama  # noqa: F401 - an idle pro
 
 from entrypoint.models.embedded.materialise import embedded_folder, materialise
 from entrypoint.noise import hide_loading_bars, silence
-from entrypoint.quantization import configuration, quantize, size_bytes
+from entrypoint.quantization.folder import quantize, size_bytes
+from entrypoint.quantization.model import configuration
 from entrypoint.schemes import Scheme
 from entrypoint.topology import World
 

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 
 from entrypoint import options, schemes
+from entrypoint.methods import GROUP_SIZE
 from entrypoint.parameters import POSITIVE
-from entrypoint.settings import Device, Dtype, QuantizationMethod
+from entrypoint.settings import QuantizationMethod
 
 
 @click.command()
@@ -28,7 +29,7 @@ from entrypoint.settings import Device, Dtype, QuantizationMethod
     type=POSITIVE,
     metavar="COUNT",
     help="Weights that share one scale, in the 4-bit methods; must divide the layers' columns.  "
-    f"[default: {schemes.GROUP_SIZE}]",
+    f"[default: {GROUP_SIZE}]",
 )
 @options.option(
     "--skip",
@@ -38,6 +39,20 @@ from entrypoint.settings import Device, Dtype, QuantizationMethod
     metavar="PATTERN",
     help="Layers to leave alone, by name: 'model.layers.0.*', '*.down_proj'. Repeatable; name "
     "lm_head too, if the output head shall stay as it is.",
+)
+@options.option(
+    "--calibrate",
+    metavar="REF",
+    help="Rows to round by in the 4-bit methods, as --data of `train sft` names them.  [default: "
+    "those that the run was trained on; other models' weights are rounded to nearest]",
+)
+@options.option(
+    "--calibration-rows",
+    "rows",
+    type=click.IntRange(min=0),
+    metavar="COUNT",
+    help="How many of them; 0 rounds each weight to nearest.  "
+    f"[default: {schemes.CALIBRATION_ROWS}]",
 )
 @options.option(
     "--output",
@@ -54,14 +69,14 @@ def quantize(
     method: QuantizationMethod,
     group_size: int | None,
     skip: tuple[str, ...],
-    output: Path | None,
-    device: Device,
-    dtype: Dtype,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Quantize a model with torchao, into a folder that transformers loads.
 
     The unquantized weights stay where they are. A method that the device cannot run is refused.
+
+    The 4-bit methods round so that each layer's output on sample rows changes least (GPTQ).
     """
     from entrypoint import quantizing, zero_first
     from entrypoint.results import telling
@@ -69,9 +84,7 @@ def quantize(
     scheme = schemes.chosen(method, group_size, skip)
 
     def work(environ: Mapping[str, str]) -> None:
-        quantizing.quantize_one(
-            model, scheme, environ, output=output, device=device, dtype=dtype, told=told
-        )
+        quantizing.quantize_one(model, scheme, quantizing.Asked(**asked), environ, told=told)
 
     with telling(as_json) as told:
         zero_first.once(work, os.environ)

@@ -14,7 +14,7 @@ from entrypoint import options
     command="report",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The page; must not exist.  [default: report.html of the run]",
+    help="The page; must not exist.  [default: report.html of the run, which is made anew]",
 )
 @options.as_json
 def report(run: Path, output: Path | None, as_json: bool) -> None:
@@ -22,7 +22,8 @@ def report(run: Path, output: Path | None, as_json: bool) -> None:
 
     Curves, the comparison of its models with intervals, what quantization costs, statistics of the
     data, the samples that changed most, configuration, environment, and the command to run it
-    again. RUN is a run folder; evaluations that were added to it later are on the page too.
+    again. RUN is a run folder; evaluations that were added to it later are on the page too, once it
+    is made anew.
     """
     from entrypoint import reporting
     from entrypoint.results import telling

@@ -33,6 +33,7 @@ RUN = (
     options.overrides,
     options.recipe,
     options.then,
+    options.quantize_methods,
     options.tasks,
     options.tasks_folder,
     options.limit,

@@ -24,10 +24,11 @@ def render(chat: Chat, rows: list[dict[str, Any]]) -> Callable[[], list[Encoded]
     """
     if "text" in rows[0]:
         return functools.partial(chat.encode_documents, [row["text"] for row in rows])
-    return functools.partial(chat.encode_texts, *chat.render_all(_conversations(rows)))
+    return functools.partial(chat.encode_texts, *chat.render_all(conversations(rows)))
 
 
-def _conversations(rows: list[dict[str, Any]]) -> list[Conversation]:
+def conversations(rows: list[dict[str, Any]]) -> list[Conversation]:
+    """Those that rows stand for: two of a preference row."""
     if "messages" in rows[0]:
         return [(to_messages(row), to_tools(row)) for row in rows]
     return [(to_answered(row, side), None) for row in rows for side in ("chosen", "rejected")]

@@ -1,5 +1,6 @@
 """Score a model on lm-eval tasks and rows; runs in a process of its own (see __main__)."""
 
+import functools
 import logging
 import time
 from collections.abc import Collection, Mapping
@@ -33,7 +34,8 @@ class Tasks(TaskManager):  # type: ignore[misc]
         return self.loaded
 
 
-def task_manager(tasks: Collection[str], include: Path | None) -> Tasks:
+@functools.cache
+def task_manager(tasks: tuple[str, ...], include: Path | None) -> Tasks:
     """A manager that knows `tasks`, of ours, of the folder `include`, or of lm-eval.
 
     Raises:

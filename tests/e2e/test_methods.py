@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from entrypoint.data.source import EMBEDDED_FOLDER
-from entrypoint.quantization import quantize
+from entrypoint.quantization.folder import quantize
 from entrypoint.schemes import Scheme
 from entrypoint.topology import World
 from tests.e2e.worlds import assert_close, in_two_processes

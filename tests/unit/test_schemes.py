@@ -5,7 +5,18 @@ from dataclasses import replace
 import pytest
 
 from entrypoint.errors import ModelError, SettingsError
-from entrypoint.schemes import Scheme, check_config, check_device, chosen, skipped
+from entrypoint.methods import quantizer
+from entrypoint.schemes import (
+    Scheme,
+    can_round_by_rows,
+    check_config,
+    check_device,
+    chosen,
+    is_trained_for,
+    of_run,
+    skipped,
+)
+from entrypoint.settings import Settings
 from entrypoint.topology import World
 
 CPU = World(device="cpu", devices=1, dtype="bf16", cores=2)
@@ -102,3 +113,33 @@ def test_sizes_are_looked_at_before_there_are_weights():
     with pytest.raises(ModelError, match="hidden_size 72 is not a multiple of the group size 32"):
         check_config(config, Scheme(), "config.json")
     check_config(config, Scheme(method="int8-weight-only"), "config.json")
+
+
+def test_a_run_makes_the_copies_that_it_is_asked_for():
+    assert of_run(Settings()) == ()
+    assert of_run(Settings(then=("quantize",))) == (Scheme(),)
+    found = of_run(Settings(then=("quantize",), quantize_methods=("int8-dynamic", "8da4w")))
+    assert [one.method for one in found] == ["int8-dynamic", "8da4w"]
+    with pytest.raises(SettingsError, match="no quantized copy") as caught:
+        of_run(Settings(then=("eval",), quantize_methods=("int8-dynamic",)))
+    assert "add quantize to --then" in str(caught.value.hint)
+
+
+def test_rows_say_how_to_round_to_four_bits_that_are_not_packed():
+    assert can_round_by_rows(Scheme(), CUDA)
+    assert can_round_by_rows(Scheme(method="int4-weight-only"), CPU)
+    assert not can_round_by_rows(Scheme(method="int4-weight-only"), CUDA)
+    assert not can_round_by_rows(Scheme(method="int8-dynamic"), CPU)
+
+
+def test_training_for_quantization_rounds_as_the_copy_does_by_default():
+    trained = quantizer("qat")
+    assert trained is not None
+    assert trained["groupsize"] == Scheme().group_size
+    assert is_trained_for(Scheme(), "qat-lora")
+    assert not is_trained_for(Scheme(), "lora")
+    assert not is_trained_for(Scheme(group_size=64), "qat")
+    assert not is_trained_for(Scheme(method="int4-weight-only"), "qat")
+    # a manifest of another version may name what is unknown here
+    assert not is_trained_for(Scheme(), "newest")
+    assert not is_trained_for(Scheme(), None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.files import share
-from entrypoint.noise import hide_loading_bars
+from entrypoint.noise import hide_gguf_bar_in_logs, hide_loading_bars
 
 NAME = "SmolLM2-135M-Instruct"
 CONTEXT = 8192
@@ -80,6 +80,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     hide_loading_bars()
+    hide_gguf_bar_in_logs()
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,

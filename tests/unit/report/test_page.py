@@ -63,11 +63,23 @@ def test_drawings_take_their_colours_from_the_page_and_have_identifiers_of_their
     assert set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", drawn)) <= set(found)
 
 
-def test_a_report_is_not_written_over(run: RunFolder, page: str, tmp_path: Path, capsys):
-    assert cli(["report", str(run.root)]) == 3
+def test_the_page_of_a_run_is_made_anew_and_a_named_file_is_not_written_over(
+    run: RunFolder, page: str, tmp_path: Path, capsys
+):
+    later = RunFolder(root=Path(shutil.copytree(run.root, tmp_path / "later")))
+    added = json.loads(later.evaluation("tuned").read_text()) | {"label": "added-later"}
+    later.evaluation("added-later").write_text(json.dumps(added))
+    assert "added-later" not in page
+    assert cli(["report", str(later.root)]) == 0
+    assert "added-later" in later.report.read_text()
+    assert not list(later.root.glob(".*"))
+
+    again = tmp_path / "again.html"
+    assert cli(["report", str(run.root), "--output", str(again)]) == 0
+    assert again.read_text() == page
+    capsys.readouterr()
+    assert cli(["report", str(run.root), "--output", str(again)]) == 3
     assert "exists already" in capsys.readouterr().err
-    assert cli(["report", str(run.root), "--output", str(tmp_path / "again.html")]) == 0
-    assert (tmp_path / "again.html").read_text() == page
     with pytest.raises(SettingsError, match="there is no run"):
         report(RunFolder(root=tmp_path))
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from entrypoint.methods import NF4_BYTES, model_arguments, quantizer
 from entrypoint.models.card import Model, describe, read_config
 from entrypoint.models.weights import find_shards
-from entrypoint.quantization import quantize
+from entrypoint.quantization.folder import quantize
 from entrypoint.schemes import Scheme
 from entrypoint.settings import Settings
 from entrypoint.tune import compat

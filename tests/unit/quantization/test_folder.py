@@ -1,4 +1,4 @@
-"""entrypoint.quantization: what is refused before any work, and torchao's configurations."""
+"""entrypoint.quantization.folder: what is refused before any work, and torchao's configurations."""
 
 import json
 import shutil
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from entrypoint.errors import ModelError, SettingsError
-from entrypoint.methods import GROUP_SIZE
-from entrypoint.quantization import check, configuration, size_bytes
+from entrypoint.quantization.folder import check, size_bytes
+from entrypoint.quantization.model import configuration
 from entrypoint.quantizing import remarks
 from entrypoint.run_folder import RunFolder
 from entrypoint.schemes import METHODS, Scheme
@@ -55,10 +55,6 @@ def test_every_method_has_a_configuration_of_torchao(method):
         kind = written.to_dict()["quant_type"]["default"]["_type"]
         bits = "4" if "4" in method else "8"
         assert bits in kind or "Intx" in kind
-
-
-def test_training_for_quantization_rounds_in_the_groups_of_the_copy():
-    assert Scheme().group_size == GROUP_SIZE
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Quantized copies of models; a copy is a Hugging Face folder."""

@@ -1,0 +1,136 @@
+"""From a Hugging Face folder to its quantized copy, by torchao. Imports torch only when called."""
+
+import shutil
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from entrypoint import allocator
+from entrypoint.errors import ModelError, SettingsError
+from entrypoint.files import share, write_json
+from entrypoint.models.card import is_quantized, read_config
+from entrypoint.models.weights import check_whole, find_shards
+from entrypoint.noise import hide_loading_bars
+from entrypoint.quantization.model import load
+from entrypoint.quantization.samples import Calibration, token_ids
+from entrypoint.schemes import GROUPED, Scheme, check_config, check_device, skipped
+from entrypoint.topology import World
+
+RECORD = "quantization.json"
+"""What was done, beside the weights."""
+RECORD_VERSION = 1
+SHARD = "500MB"
+"""Size of weight files: safetensors copies a whole file's tensors before it writes them."""
+
+
+def check(checkpoint: Path, scheme: Scheme, world: World, output: Path) -> None:
+    """Refuse before any work what `quantize` could not do.
+
+    Raises:
+        ModelError: no model there, one that is quantized already, or layers that the group size
+            does not divide.
+        SettingsError: `output` exists, or the device cannot run the method.
+    """
+    check_device(scheme, world, capability(world))
+    if is_quantized(checkpoint):
+        raise ModelError(
+            "the model is quantized already",
+            where=checkpoint,
+            hint="quantize the model that it was made from",
+        )
+    layers_left_alone(checkpoint, scheme)
+    if output.exists():
+        raise SettingsError(
+            f"{output} exists already", where="--output or TRAIN_OUTPUT", hint="give another folder"
+        )
+
+
+def capability(world: World) -> tuple[int, int] | None:
+    """CUDA's number for what the first GPU can do; None without one."""
+    if world.device != "cuda":
+        return None
+    import torch
+
+    return torch.cuda.get_device_capability()
+
+
+def check_sizes(checkpoint: Path, scheme: Scheme) -> None:
+    """Refuse layers that groups do not divide, from config.json alone.
+
+    Raises:
+        ModelError: names the size.
+    """
+    path = checkpoint / "config.json"
+    check_config(read_config(path), scheme, path)
+
+
+def layers_left_alone(checkpoint: Path, scheme: Scheme) -> tuple[str, ...]:
+    """Names of the layers that are not quantized; see `entrypoint.schemes.skipped`."""
+    stored = check_whole(checkpoint, find_shards(checkpoint))
+    shapes = {name: one.shape for name, one in stored.items()}
+    return skipped(scheme, shapes, checkpoint)
+
+
+def quantize(
+    checkpoint: Path,
+    scheme: Scheme,
+    world: World,
+    output: Path,
+    calibration: Calibration | None = None,
+) -> None:
+    """Write `checkpoint`, quantized, as a Hugging Face folder to `output`; whole or not at all.
+
+    Args:
+        calibration: rows to round by; None rounds each weight to nearest.
+
+    Raises:
+        ModelError, SettingsError: see `check`.
+        DataError: rows that the model's tokenizer cannot write.
+    """
+    check(checkpoint, scheme, world, output)
+    from transformers import AutoTokenizer
+
+    hide_loading_bars()
+    allocator.give_back_large_blocks()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{scheme.method}-", dir=output.parent))
+    try:
+        alone = layers_left_alone(checkpoint, scheme)
+        rows = token_ids(checkpoint, calibration) if calibration else []
+        model = load(checkpoint, scheme, world, alone, rows)
+        model.save_pretrained(scratch, max_shard_size=SHARD)
+        AutoTokenizer.from_pretrained(checkpoint).save_pretrained(scratch)
+        write_json(scratch / RECORD, record(scheme, calibration, rows, alone))
+        share(scratch)
+        scratch.rename(output)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def record(
+    scheme: Scheme,
+    calibration: Calibration | None,
+    rows: Sequence[Sequence[int]],
+    alone: Collection[str],
+) -> dict[str, Any]:
+    """What was done, for quantization.json of the copy."""
+    return {
+        "version": RECORD_VERSION,
+        "method": scheme.method,
+        "group_size": scheme.group_size if scheme.method in GROUPED else None,
+        "left_alone": sorted(alone),
+        "rounding": "gptq" if calibration else "nearest",
+        "calibration": calibration
+        and {
+            "data": calibration.reference,
+            "sha256": calibration.file.sha256,
+            "rows": len(rows),
+            "tokens": sum(map(len, rows)),
+        },
+    }
+
+
+def size_bytes(folder: Path) -> int:
+    """Size of the weight files."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))

@@ -1,0 +1,199 @@
+"""A quantized model in memory, made layer by layer from the files of another. Imports torch only
+when called."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from entrypoint.errors import ModelError
+from entrypoint.models.card import TORCH_DTYPE
+from entrypoint.models.weights import CONVERT, find_shards
+from entrypoint.progress import Steps
+from entrypoint.schemes import Scheme
+from entrypoint.topology import World
+
+
+def configuration(scheme: Scheme, world: World) -> Any:
+    """torchao's configuration of a scheme.
+
+    Version 2 of the int8 ones is what torchao 0.17 can write as safetensors.
+    """
+    import torch
+    from torchao.quantization import (
+        Float8DynamicActivationFloat8WeightConfig,
+        Int4WeightOnlyConfig,
+        Int8DynamicActivationInt8WeightConfig,
+        Int8DynamicActivationIntxWeightConfig,
+        Int8WeightOnlyConfig,
+        IntxWeightOnlyConfig,
+        PerGroup,
+        PerRow,
+    )
+
+    int4 = torch.int4  # type: ignore[attr-defined]
+    groups = PerGroup(scheme.group_size)
+    match scheme.method:
+        case "8da4w":
+            return Int8DynamicActivationIntxWeightConfig(
+                weight_dtype=int4, weight_granularity=groups
+            )
+        case "int8-weight-only":
+            return Int8WeightOnlyConfig(version=2)
+        case "int8-dynamic":
+            return Int8DynamicActivationInt8WeightConfig(version=2)
+        case "int4-weight-only" if world.device == "cuda":
+            return Int4WeightOnlyConfig(
+                group_size=scheme.group_size, int4_packing_format="tile_packed_to_4d"
+            )
+        case "int4-weight-only":
+            # torchao 0.17 has no packed int4 weights for a CPU that it can write as safetensors
+            return IntxWeightOnlyConfig(weight_dtype=int4, granularity=groups)
+        case "fp8":
+            return Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
+        case _:
+            raise AssertionError(f"check_device lets {scheme.method} through")
+
+
+def load(
+    checkpoint: Path,
+    scheme: Scheme,
+    world: World,
+    alone: Collection[str],
+    rows: Sequence[Sequence[int]] = (),
+) -> Any:
+    """The model to be saved, each layer quantized as it is read.
+
+    `from_pretrained` keeps the weight files mapped until the last layer is quantized: with what
+    has been quantized by then, half as much memory again as the model.
+
+    Args:
+        alone: names of the layers that are not quantized.
+        rows: token ids to round by; without any, each weight is rounded to nearest.
+
+    Raises:
+        ModelError: the files do not hold the weights that transformers' model has.
+    """
+    from torch import nn
+    from torchao.quantization import quantize_
+    from transformers import GenerationConfig, TorchAoConfig
+    from transformers.quantizers.quantizer_torchao import TorchAoHfQuantizer
+
+    weights = Weights(checkpoint, world)
+    model = weights.model
+    recipe = configuration(scheme, world)
+    if rows:
+        _round_by(rows, weights, scheme, alone, recipe)
+    for name in weights.unread():
+        weights.read(name)
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        if isinstance(module, nn.Linear) and leaf == "weight" and path not in alone:
+            quantize_(module, recipe)
+    model.tie_weights()
+    written = TorchAoConfig(recipe, modules_to_not_convert=sorted(alone))
+    model.hf_quantizer = TorchAoHfQuantizer(written, pre_quantized=False)
+    model.config.quantization_config = written
+    if (checkpoint / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(checkpoint)
+    return model
+
+
+def _round_by(
+    rows: Sequence[Sequence[int]],
+    weights: "Weights",
+    scheme: Scheme,
+    alone: Collection[str],
+    recipe: Any,
+) -> None:
+    """Read and round all decoder layers by what reaches them of the rows."""
+    from torch import nn
+    from torchao.quantization import quantize_
+
+    from entrypoint.quantization.calibration import decoder_layers, round_layers
+    from entrypoint.quantization.rounding import Inputs, compensated
+
+    model = weights.model
+    names = {module: name for name, module in model.named_modules()}
+    layers = decoder_layers(model)
+    within = names[layers] + "."
+    # what stands around the layers; an output head is not needed, and quantized later
+    head = names.get(model.get_output_embeddings(), "") + "."
+    for name in weights.unread():
+        if not name.startswith((within, head)):
+            weights.read(name)
+
+    def fill(layer: nn.Module) -> None:
+        for name in weights.unread():
+            if name.startswith(names[layer] + "."):
+                weights.read(name)
+
+    def round_one(linear: nn.Linear, inputs: Inputs) -> None:
+        rounded = compensated(linear.weight, inputs, scheme.group_size, linear.weight.dtype)
+        quantize_(linear, recipe)
+        # torchao's own form, with better numbers in it
+        form: Any = linear.weight
+        form.qdata.copy_(rounded.numbers)
+        form.scale.copy_(rounded.scale)
+
+    with Steps("rounding by rows, layer", len(layers)) as steps:
+        round_layers(
+            model,
+            rows,
+            fill=fill,
+            alone={model.get_submodule(name) for name in alone},
+            round_one=round_one,
+            done=steps.advance,
+        )
+
+
+class Weights:
+    """A model without weights, and the files that they are in.
+
+    Raises:
+        ModelError: the files do not hold all that transformers' model has.
+    """
+
+    def __init__(self, checkpoint: Path, world: World) -> None:
+        import torch
+        from accelerate import init_empty_weights
+        from safetensors import safe_open
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        self.device, self.dtype = world.device, getattr(torch, TORCH_DTYPE[world.dtype])
+        # frequencies of positions are in no file
+        with init_empty_weights(include_buffers=False):
+            self.model = AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(checkpoint), dtype=self.dtype
+            )
+        self._file: dict[str, Path] = {}
+        wanted = set(self.model.state_dict()) - set(self.model.all_tied_weights_keys)
+        for shard in find_shards(checkpoint):
+            with safe_open(checkpoint / shard, framework="pt") as header:
+                names = sorted(wanted & set(header.keys()))
+            self._file |= dict.fromkeys(names, checkpoint / shard)
+        if missing := wanted - self._file.keys():
+            raise ModelError(
+                f"the weight files have no {min(missing)}, which transformers' "
+                f"{type(self.model).__name__} has",
+                where=checkpoint,
+                hint=CONVERT,
+            )
+
+    def unread(self) -> list[str]:
+        """Names of what is in files still, file by file."""
+        return list(self._file)
+
+    def read(self, name: str) -> None:
+        """Put a tensor into its place in the model."""
+        from safetensors import safe_open
+        from torch import nn
+
+        # a handle for each: what is read stays in memory as long as its handle
+        with safe_open(self._file.pop(name), framework="pt") as file:
+            tensor = file.get_tensor(name).to(self.device, self.dtype, copy=True)
+        path, _, leaf = name.rpartition(".")
+        module = self.model.get_submodule(path)
+        if leaf in module._buffers:
+            module._buffers[leaf] = tensor
+        else:
+            module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
