@@ -279,13 +279,13 @@ def resumed(settings: Settings) -> str | None:
 
 
 def disk_bytes(settings: Settings, model: Model, world: World, steps: int) -> int:
-    """Upper bound of what the run writes: the weights, quantized copies that are at most as large,
-    and the checkpoints there can be at a time, each of the trained weights and the optimizer's two
-    moments. A quarter of the weights is for the adapter, logs and scores."""
+    """Upper bound of what the run writes: the weights, quantized copies, each in two forms that are
+    at most as large, and the checkpoints there can be at a time, each of the trained weights and
+    the optimizer's two moments. A quarter of the weights is for the adapter, logs and scores."""
     weights = model.parameters * BYTES_PER_ELEMENT[world.dtype]
     checkpoint = 3 * trained_parameters(settings, model) * BYTES_PER_ELEMENT[world.dtype]
     # while the newest is written, the oldest is still there
     saved = min(settings.keep + 1, math.ceil(steps / settings.save_every))
     best = 1 if settings.eval_every else 0
     copies = len(settings.quantize_methods or ("8da4w",)) if "quantize" in settings.then else 0
-    return weights * (1 + copies) + weights // 4 + checkpoint * (saved + best)
+    return weights * (1 + 2 * copies) + weights // 4 + checkpoint * (saved + best)

@@ -72,7 +72,8 @@ def quantize_one(
     if output is None:
         output = run.quantized(method) if run else default_output("quantize", checkpoint.label)
     check(folder, scheme, world, output)
-    launch.check_room(output, size_bytes(folder))
+    # a folder for transformers and a file for torchtune
+    launch.check_room(output, 2 * size_bytes(folder))
     if of_run:
         for line in remarks(of_run, scheme):
             console.print(line, markup=False)

@@ -12,7 +12,7 @@ from entrypoint.models.card import Model
 from entrypoint.models.companions import FAST
 from entrypoint.plan import Plan
 
-SHOWN = 4
+SHOWN = 3
 """Parts of the memory that a line names."""
 PARTS = {
     "weights": "weights",

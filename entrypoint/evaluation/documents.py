@@ -14,7 +14,7 @@ def texts(tasks: Collection[str], include: Path | None) -> Iterator[str]:
         SettingsError: a task that nobody knows.
         DataError: a task's documents cannot be loaded.
     """
-    manager = task_manager(tasks, include)
+    manager = task_manager(tuple(tasks), include)
     try:
         loaded = manager.load(list(tasks))["tasks"]
     except (OSError, ValueError, ConnectionError) as error:

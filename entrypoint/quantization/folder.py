@@ -9,9 +9,10 @@ from typing import Any
 from entrypoint import allocator
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.files import share, write_json
-from entrypoint.models.card import is_quantized, read_config
+from entrypoint.models.card import describe, is_quantized, read_config
 from entrypoint.models.weights import check_whole, find_shards
 from entrypoint.noise import hide_loading_bars
+from entrypoint.progress import say
 from entrypoint.quantization.model import load
 from entrypoint.quantization.samples import Calibration, token_ids
 from entrypoint.schemes import GROUPED, Scheme, check_config, check_device, skipped
@@ -100,12 +101,34 @@ def quantize(
         rows = token_ids(checkpoint, calibration) if calibration else []
         model = load(checkpoint, scheme, world, alone, rows)
         model.save_pretrained(scratch, max_shard_size=SHARD)
+        torchtune = write_torchtune(model, checkpoint, scheme, scratch)
         AutoTokenizer.from_pretrained(checkpoint).save_pretrained(scratch)
-        write_json(scratch / RECORD, record(scheme, calibration, rows, alone))
+        write_json(scratch / RECORD, record(scheme, calibration, rows, alone, torchtune))
         share(scratch)
         scratch.rename(output)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_torchtune(model: Any, checkpoint: Path, scheme: Scheme, folder: Path) -> str | None:
+    """Write the file that torchtune's `quantize` recipe would, and return its name; None for a
+    model that torchtune cannot build."""
+    shards = find_shards(checkpoint)
+    try:
+        card = describe(
+            str(checkpoint), checkpoint, read_config(checkpoint / "config.json"), shards
+        )
+    except ModelError as error:
+        say(f"no file for torchtune: {error.what}")
+        return None
+    # imports torchtune
+    from entrypoint.tune import quantized
+
+    name = f"{shards[0].split('.')[0]}-{scheme.method}.pt"
+    tied = set(model.all_tied_weights_keys)
+    state = {key: weight for key, weight in model.state_dict().items() if key not in tied}
+    quantized.write(state, card, folder / name)
+    return name
 
 
 def record(
@@ -113,14 +136,20 @@ def record(
     calibration: Calibration | None,
     rows: Sequence[Sequence[int]],
     alone: Collection[str],
+    torchtune: str | None,
 ) -> dict[str, Any]:
-    """What was done, for quantization.json of the copy."""
+    """What was done, for quantization.json of the copy.
+
+    Args:
+        torchtune: name of the file for torchtune.
+    """
     return {
         "version": RECORD_VERSION,
         "method": scheme.method,
         "group_size": scheme.group_size if scheme.method in GROUPED else None,
         "left_alone": sorted(alone),
         "rounding": "gptq" if calibration else "nearest",
+        "torchtune": torchtune,
         "calibration": calibration
         and {
             "data": calibration.reference,

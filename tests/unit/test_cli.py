@@ -247,7 +247,7 @@ def test_5_no_chat_template(base: list[str], fails, tiny_model: Path, tmp_path: 
 def test_5_sizes_that_cannot_be_quantized_are_found_before_training(
     base: list[str], fails, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pipeline, "Scheme", lambda: schemes.Scheme(group_size=48))
+    monkeypatch.setattr(pipeline, "of_run", lambda _: (schemes.Scheme(group_size=48),))
     fails([*base, "--then", "quantize"], ExitCode.MODEL, "hidden_size 64", "group size 48")
 
 

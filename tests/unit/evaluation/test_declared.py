@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.errors import SettingsError
 from entrypoint.evaluation.declared import declared_scores
 
 TASKS = {
@@ -51,8 +50,3 @@ def test_scores_are_those_that_the_files_name(
     names: tuple[str, ...], scores: list[str] | None, folder: Path
 ):
     assert declared_scores(names, folder) == scores
-
-
-def test_a_task_that_nobody_knows_is_refused(folder: Path):
-    with pytest.raises(SettingsError, match="no task is called nobodys"):
-        declared_scores(("nobodys",), folder)

@@ -55,7 +55,7 @@ def test_the_copy_says_what_was_done(tiny_model: Path, samples: Calibration, tmp
     quantize(tiny_model, Scheme(group_size=64), WORLD, tmp_path / "rows", samples)
     said = json.loads((tmp_path / "rows" / "quantization.json").read_text())
     assert set(said) == {
-        "version", "method", "group_size", "left_alone", "rounding", "calibration"
+        "version", "method", "group_size", "left_alone", "rounding", "torchtune", "calibration"
     }  # fmt: skip
     assert (said["method"], said["group_size"], said["rounding"]) == ("8da4w", 64, "gptq")
     assert said["left_alone"] == ["lm_head"]

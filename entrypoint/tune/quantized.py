@@ -1,0 +1,83 @@
+"""A quantized copy as torchtune saves one: a .pt file with the weights of torchtune's model.
+
+Weights are quantized once, in transformers' layout. torchtune orders the rows of some of them
+otherwise, and rows keep their scales wherever they go, so both forms hold the same numbers.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torchao.utils import TorchAOBaseTensor
+
+from entrypoint.models.card import Model
+from entrypoint.tune import compat
+
+
+def write(state: Mapping[str, torch.Tensor], card: Model, path: Path) -> None:
+    """Save the weights of transformers' model as torchtune's.
+
+    Args:
+        state: of transformers' model, quantized or not; without what is tied to other weights.
+        card: of the model that was quantized.
+    """
+    torch.save(converted(state, card), path)
+
+
+def converted(state: Mapping[str, torch.Tensor], card: Model) -> dict[str, torch.Tensor]:
+    """The weights in torchtune's layout and under its names."""
+    compat.apply()
+    from torchtune.training import FullModelHFCheckpointer
+
+    with TemporaryDirectory() as scratch:
+        # it makes a folder for what it will never save
+        checkpointer = FullModelHFCheckpointer(
+            checkpoint_dir=str(card.folder),
+            checkpoint_files=[card.shards[0]],
+            model_type=card.model_type,
+            output_dir=scratch,
+        )
+    return {
+        renamed: taken(weight, rows)
+        for name, weight in state.items()
+        for renamed, rows in _rows(checkpointer, name, weight.shape)
+    }
+
+
+def taken(weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Some rows of a weight, in another order; of a quantized one, with their scales."""
+    if torch.equal(rows, torch.arange(len(weight))):
+        return weight.detach()
+    rows = rows.to(weight.device)
+    if isinstance(weight, TorchAOBaseTensor):
+        found: torch.Tensor = weight._apply_fn_to_data(lambda part: part[rows])
+        return found
+    return weight.detach()[rows]
+
+
+def _rows(checkpointer: Any, name: str, shape: torch.Size) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names that a weight has in torchtune, and which of its rows are there.
+
+    torchtune's own conversion is given the numbers of the rows in the place of the weight.
+    """
+    numbers = torch.arange(shape[0]).view(-1, *(1 for _ in shape[1:])).expand(shape)
+    with _instead_of_files({name: numbers}):
+        moved = checkpointer.load_checkpoint()["model"]
+    for renamed, rows in moved.items():
+        yield renamed, rows.flatten(1)[:, 0] if rows.dim() > 1 else rows
+
+
+@contextmanager
+def _instead_of_files(state: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Have the checkpointer convert `state`; its conversion is part of its reading of files."""
+    from torchtune.training.checkpointing import _checkpointer
+
+    stock = _checkpointer.safe_torch_load
+    _checkpointer.safe_torch_load = lambda *_, **__: dict(state)
+    try:
+        yield
+    finally:
+        _checkpointer.safe_torch_load = stock

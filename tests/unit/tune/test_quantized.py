@@ -1,0 +1,45 @@
+"""entrypoint.tune.quantized: what torchtune reads back."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from entrypoint.quantization.folder import quantize
+from entrypoint.schemes import Scheme
+from entrypoint.topology import World
+from tests.tiny import write_tiny_model
+
+WORLD = World(device="cpu", devices=1, dtype="fp32", cores=1)
+
+
+@pytest.mark.parametrize("method", ["8da4w", "int8-weight-only"])
+def test_torchtunes_model_with_the_file_answers_as_transformers_does(method: str, tmp_path: Path):
+    """Its rows of q and k are in another order, and an output head of its own is not quantized."""
+    from transformers import AutoModelForCausalLM
+
+    from entrypoint.models.card import describe, read_config
+    from entrypoint.models.weights import find_shards
+    from entrypoint.tune import compat
+
+    compat.apply()
+    from omegaconf import OmegaConf
+    from torchtune.config import instantiate
+
+    folder = write_tiny_model(tmp_path / "model", hidden=128, tied=False)
+    copy = tmp_path / "copy"
+    quantize(folder, Scheme(method=method), WORLD, copy)
+    (file,) = copy.glob("*.pt")
+    assert file.name == f"model-{method}.pt"
+    card = describe("it", folder, read_config(folder / "config.json"), find_shards(folder))
+    model = instantiate(
+        OmegaConf.create({"_component_": card.builder, **card.arguments, "max_seq_len": 256})
+    )
+    missing = model.load_state_dict(torch.load(file), assign=True)
+    assert not missing.missing_keys
+    assert not missing.unexpected_keys
+    assert type(model.layers[0].attn.q_proj.weight) is not torch.nn.Parameter
+    tokens = torch.arange(3, 43)[None]
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32)(tokens).logits
+        torch.testing.assert_close(model.eval()(tokens), expected, rtol=0, atol=1e-3)
