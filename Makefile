@@ -29,7 +29,7 @@ unexport PYTHONPATH PYTHONHOME
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
-.PHONY: help setup test unit demo bench lint format lock golden image shell image-test clean
+.PHONY: help setup test unit demo bench lint format lock golden docs pictures image shell image-test clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
@@ -94,6 +94,13 @@ lock: $(STAMP) ## Resolve requirements.lock again (ARGS=--upgrade for newer rele
 
 golden: $(STAMP) ## Write the golden files again; review them as a diff
 	@TUNECASK_UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/unit $(ARGS)
+
+docs: $(STAMP) ## Make the site of docs/ in build/site, strictly
+	@$(BIN)/python -m mkdocs build --quiet --config-file scripts/docs/mkdocs.yml $(ARGS)
+	@echo "==> build/site/index.html"
+
+pictures: $(STAMP) ## Make README's pictures from a real run; needs Chromium (minutes)
+	@$(BIN)/python -m scripts.docs.pictures $(ARGS)
 
 DOCKER_BUILD = docker buildx build --file $(DOCKERFILE) $(if $(WHEELS),--build-context wheels=$(WHEELS))
 LABELS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \

@@ -46,7 +46,7 @@ QUICK = {
     "compare": ["compare", "outputs/one", "--output", "compared"],
     "dry run": ["sft", "--dry-run"],
 }
-"""Commands that take no training; tests/e2e/test_documents.py holds the others to the same."""
+"""Commands that take no training."""
 
 
 @pytest.mark.parametrize("arguments", QUICK.values(), ids=QUICK)

@@ -1,0 +1,1 @@
+"""The documentation: what is generated of it, and its site (`make docs`)."""
