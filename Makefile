@@ -158,7 +158,7 @@ aml-resume: $(STAMP) ## Start the last job again, from its newest checkpoint
 aml-register: $(STAMP) ## Register the last job's model (ARGS="--part quantized/8da4w" the copy alone)
 	@$(AML) register $(ARGS)
 
-aml-download: $(STAMP) ## Download the last registered model
+aml-download: $(STAMP) ## Download the last registered model, or the last job's run folder (ARGS=--run)
 	@$(AML) download $(ARGS)
 
 aml-deploy: $(STAMP) ## Deploy it to an endpoint (ARGS="--size ..."); --local FOLDER serves it on this machine

@@ -29,7 +29,7 @@ def hand_over(folder: RunFolder, names: Iterable[str]) -> None:
     """
     if "mlflow" not in names:
         return
-    from entrypoint.tune.loggers import RECORD, Record
+    from entrypoint.tune.logged import RECORD, Record
 
     run = os.environ.get(RUN_ID) or Record(folder.logs / RECORD, "mlflow").read()
     if run is None:  # it could not be opened, which the training has said

@@ -4,20 +4,19 @@ Each works in a thread of its own, so training waits for none of them, and a ser
 hangs costs a warning. A resumed run continues the run that its folder names in loggers.json.
 """
 
-import json
 import os
 import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 
-from entrypoint.files import write_json
 from entrypoint.secrets import Redactor
+from entrypoint.tune.logged import RECORD, Record, missed_by
 
 Ending = Literal["finished", "failed", "killed"]
 Item = Callable[[], None]
@@ -30,8 +29,8 @@ PARAMETERS_AT_ONCE = 100
 """The limit of MLflow's servers."""
 LAST_SECONDS: dict[Ending, float] = {"finished": 60.0, "failed": 60.0, "killed": 5.0}
 """How long the end of a run waits for loggers that are behind; after a signal, --grace goes on."""
-RECORD = "loggers.json"
-"""In the folder of logs: what the servers call the run."""
+STEPS_AT_ONCE = 50
+"""Their values stay below 1000, another limit of these servers."""
 
 
 class Logger(Protocol):
@@ -81,7 +80,7 @@ class Mlflow:
     """
 
     def __init__(self, logs: Path) -> None:
-        self.record = Record(logs / RECORD, "mlflow")
+        self.record, self.logs = Record(logs / RECORD, "mlflow"), logs
         self.given = os.environ.get("MLFLOW_RUN_ID")
         self.newest = 0
 
@@ -97,6 +96,9 @@ class Mlflow:
         self.newest = max((point.step for point in history), default=0)
         log_parameters(self.client, run, parameters)
         self.run = run
+        missed = list(missed_by(self.logs, self.newest, done))
+        for start in range(0, len(missed), STEPS_AT_ONCE):
+            self._send(missed[start : start + STEPS_AT_ONCE])
 
     def _create(self) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "tunecask")
@@ -110,12 +112,19 @@ class Mlflow:
         return str(run.info.run_id)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        if step > self.newest:  # a step that is made again is there already
+            self._send([(step, numbers)])
+
+    def _send(self, steps: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         from mlflow.entities import Metric
 
-        if step > self.newest:  # a step that is made again is there already
-            now = int(time.time() * 1000)
-            points = [Metric(name, value, now, step) for name, value in numbers.items()]
-            self.client.log_batch(self.run, metrics=points)
+        now = int(time.time() * 1000)
+        points = [
+            Metric(name, value, now, step)
+            for step, numbers in steps
+            for name, value in numbers.items()
+        ]
+        self.client.log_batch(self.run, metrics=points)
 
     def close(self, ending: Ending) -> None:
         if not self.given:  # Azure ML ends its own
@@ -171,6 +180,8 @@ class Wandb:
         if run is None:
             self.record.write(self.run.id)
         self.next = self.run.step
+        for step, numbers in missed_by(self.logs, self.next - 1, done):
+            self.log(step, numbers)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         if step >= self.next:  # a step that is made again is there already
@@ -185,27 +196,6 @@ LOGGERS: dict[str, Callable[[Path], Logger]] = {
     "mlflow": Mlflow,
     "wandb": Wandb,
 }
-
-
-class Record:
-    """What a server calls the run, kept in the run's folder."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.path, self.name = path, name
-
-    def read(self) -> str | None:
-        found = self._all().get(self.name)
-        return None if found is None else str(found)
-
-    def write(self, identity: str) -> None:
-        with _WRITING:
-            write_json(self.path, self._all() | {self.name: identity})
-
-    def _all(self) -> dict[str, Any]:
-        return json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
-
-
-_WRITING = threading.Lock()
 
 
 class Background:

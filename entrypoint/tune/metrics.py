@@ -11,9 +11,8 @@ from torchtune.config._utils import _get_component_from_path
 from torchtune.training.metric_logging import MetricLoggerInterface
 
 from entrypoint.errors import Interrupted
+from entrypoint.tune.logged import METRICS
 from entrypoint.tune.loggers import LOGGERS, Background, Ending, parameters_of
-
-FILE_NAME = "metrics.jsonl"
 
 
 class MetricStream(MetricLoggerInterface):
@@ -29,7 +28,7 @@ class MetricStream(MetricLoggerInterface):
         self._folder = Path(log_dir)
         self._folder.mkdir(parents=True, exist_ok=True)
         # line buffered: a step that was logged survives a crash in the next
-        self._file = (self._folder / FILE_NAME).open("a+", encoding="utf-8", buffering=1)
+        self._file = (self._folder / METRICS).open("a+", encoding="utf-8", buffering=1)
         self._also = _get_component_from_path(also)(log_dir=log_dir) if also else None
         self._names = loggers
         self._parameters: dict[str, str] = {}

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from entrypoint.errors import SettingsError
@@ -19,9 +20,9 @@ class Place:
     """An azure.storage.blob.ContainerClient."""
     prefix: str
 
-    def names(self, under: str) -> Iterator[str]:
+    def names(self, under: str = "") -> Iterator[str]:
         """Files below a folder of it, in order, without the folder's name."""
-        start = f"{self.prefix}/{under}/"
+        start = f"{self.prefix}/{under}/".replace("//", "/")
         for blob in self.container.list_blobs(start):
             yield blob.name.removeprefix(start)
 
@@ -34,6 +35,12 @@ class Place:
         except ResourceNotFoundError:
             return None
         return content
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Download a file, piece by piece."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            self.container.download_blob(f"{self.prefix}/{name}").readinto(file)
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """What a JSON file says; None when it is not there."""

@@ -138,21 +138,36 @@ def register(
 
 @click.command()
 @settings_options
+@job_option
 @click.option("--name", help="Name of the model.  [default: the last run's]")
 @click.option("--version", help="[default: the newest]")
+@click.option("--run", "whole", is_flag=True, help="The run folder instead: report, scores, logs.")
+@click.option("--checkpoints", is_flag=True, help="With --run: its checkpoints too.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="A folder that does not exist yet.  [default: outputs/NAME-VERSION]",
+    help="A folder that does not exist yet.  [default: outputs/NAME-VERSION, or outputs/JOB-run]",
 )
 def download(
-    settings: AmlSettings, name: str | None, version: str | None, output: Path | None
+    settings: AmlSettings,
+    job: str | None,
+    name: str | None,
+    version: str | None,
+    whole: bool,
+    checkpoints: bool,
+    output: Path | None,
 ) -> None:
-    """Download a registered model, into a folder that transformers loads."""
+    """Download a registered model, into a folder that transformers loads; or a job's run folder."""
     from scripts.aml import workspace
 
     with workspace.connected(remembered(settings)) as ml:
-        name = name or job_model(runs.last().job)
+        job = job or (runs.last().job if whole or not name else "")
+        if whole:
+            folder = output or Path(f"outputs/{job}-run")
+            count = models.download_run(ml, job, folder, with_checkpoints=checkpoints)
+            click.echo(f"run of {job}: {folder}, {count} files")
+            return
+        name = name or job_model(job)
         version = version or str(models.newest(ml, name).version)
         folder = models.download(ml, name, version, output or Path(f"outputs/{name}-{version}"))
     click.echo(f"model {name}:{version}: {folder}")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from entrypoint import memory
 from entrypoint.activations import Load, Switches
-from entrypoint.machines import GB, Size
+from entrypoint.machines import GB, GIB, Size
 from entrypoint.models.card import Model
 from entrypoint.models.published import known
 from entrypoint.settings import Settings
@@ -33,17 +33,25 @@ def problems(
     teacher = known(settings.teacher, environ) if settings.objective == "kd" else None
     if model is None or (settings.objective == "kd" and teacher is None):
         return found
-    if size.gpu_gb is None:
+    there = capacity(size)
+    if there is None:
         return found
     needed = state_bytes(settings, model, teacher, size)
-    there = size.gpus * size.gpu_gb * nodes * GB
-    if needed > there:
+    if needed > there * nodes:
         found.append(
             f"--model {settings.model}: weights, gradients and optimizer of method "
             f"{settings.method} take {needed / GB:.0f} GB, and {nodes} x {size.name} "
-            f"has {there / GB:.0f} GB on its GPUs; take --method lora or qlora, or more GPUs"
+            f"has {there * nodes / GB:.0f} GB{' on its GPUs' if size.gpus else ''}; take "
+            "--method lora or qlora, or larger machines"
         )
     return found
+
+
+def capacity(size: Size) -> int | None:
+    """Bytes that a machine trains in; None where that is not known offline."""
+    if size.gpus:
+        return size.gpus * size.gpu.memory if size.gpu else None
+    return int(size.memory_gb * GIB) if size.memory_gb else None
 
 
 def state_bytes(settings: Settings, model: Model, teacher: Model | None, size: Size) -> int:
@@ -55,7 +63,7 @@ def state_bytes(settings: Settings, model: Model, teacher: Model | None, size: S
         settings,
         model,
         teacher,
-        device="cuda",
+        device="cuda" if size.gpus else "cpu",
         dtype=dtype,
         processes=1,
         load=Load(tokens=1, cells=1, labels=1),

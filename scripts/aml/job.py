@@ -12,6 +12,7 @@ from entrypoint.errors import SettingsError
 from entrypoint.machines import Size
 from scripts.aml.arguments import PLACEHOLDER, TrainCommand
 from scripts.aml.settings import SERVERLESS, AmlSettings, split_tags
+from scripts.aml.vault import CONNECTIONS, VAULT
 
 SCHEMA = "https://azuremlschemas.azureedge.net/latest/commandJob.schema.json"
 CODE = Path(".aml/code")
@@ -22,12 +23,15 @@ MLflow."""
 ALONE = ("env", "-u", "RANK", "-u", "LOCAL_RANK", "-u", "LOCAL_WORLD_SIZE")
 """Azure ML numbers processes even where it starts one on each node, and `train` would take that
 one for the process of a single GPU."""
+PIP = "python -m pip install -q --disable-pip-version-check"
 INSTALL = (
-    "(flock 9; python scripts/base_torch.py pyproject.toml >/tmp/constraints.txt"
-    " && cat requirements.lock >>/tmp/constraints.txt"
-    " && python -m pip install -q -c /tmp/constraints.txt '.[azure,mlflow]') 9>/tmp/install.lock"
+    "(flock 9; python scripts/base_torch.py pyproject.toml >/dev/null"
+    f" && {PIP} -c requirements.lock setuptools"
+    f" && {PIP} --no-deps --no-build-isolation --use-pep517 -r requirements.lock"
+    f" && {PIP} --no-deps --no-build-isolation .) 9>/tmp/install.lock"
 )
-"""Tunecask with the locked versions, beside the torch of a curated environment; once a machine."""
+"""Tunecask with the very packages of the lock, beside the torch of a curated environment; once a
+machine. As `make setup` does: with dependencies, pip would compile what the lock leaves out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +52,7 @@ class Job:
     def needs_code(self) -> bool:
         """Whether anything has to be shipped beside what the image has."""
         settings = self.settings
-        return bool(settings.install or settings.key_vault or self.command.shipped)
+        return bool(settings.install or settings.fetches_tokens or self.command.shipped)
 
 
 def run_path(datastore: str, run: str) -> str:
@@ -59,7 +63,7 @@ def run_path(datastore: str, run: str) -> str:
 def shell_line(job: Job) -> str:
     """What the job's shell runs. Azure ML puts paths in the placeholders' place."""
     argv = job.command.argv
-    if job.settings.key_vault:
+    if job.settings.fetches_tokens:
         argv = ("python", "vault.py", *argv)
     if job.settings.start == "node":
         argv = (*ALONE, *argv)
@@ -155,7 +159,9 @@ def processes(job: Job) -> int:
 def _variables(job: Job) -> dict[str, str]:
     variables = dict(job.passed)
     if job.settings.key_vault:
-        variables["KEY_VAULT_URL"] = job.settings.key_vault
+        variables[VAULT] = job.settings.key_vault
+    elif job.settings.connections:
+        variables[CONNECTIONS] = "yes"
     if job.settings.start == "gpu":
         # Azure ML does not say it
         variables["LOCAL_WORLD_SIZE"] = str(processes(job))

@@ -42,6 +42,11 @@ def make_job(
             where="--name",
             hint="take letters, digits, - and _, beginning with a letter or a digit",
         )
+    if settings.key_vault and settings.connections:
+        raise SettingsError(
+            "tokens come from a key vault or from connections, not from both",
+            where="--key-vault and --connections",
+        )
     return Job(
         name=run,
         run=run,

@@ -8,6 +8,7 @@ from entrypoint.errors import ModelError, SettingsError
 from scripts.aml import blobs
 
 FINAL = "final"
+CHECKPOINTS = "checkpoints/"
 RUN, PART = "tunecask.run", "tunecask.part"
 """Properties that a registered model is found by."""
 LABELS = {FINAL: "tuned"}
@@ -33,9 +34,7 @@ def register(
     from azure.ai.ml.entities import Model
 
     sent = ml.jobs.get(job)
-    output = (sent.outputs or {}).get("run")
-    if output is None:
-        raise SettingsError("the job has no output `run`", where=job)
+    output = output_of(sent, job)
     run = sent.tags.get(RUN, job)
     known = {RUN: run, PART: part}
     if not update:
@@ -111,16 +110,51 @@ def newest(ml: Any, name: str) -> Any:
     return max(found, key=lambda model: model.creation_context.created_at)
 
 
+def download_run(ml: Any, job: str, folder: Path, *, with_checkpoints: bool = False) -> int:
+    """Download the run folder of a job, of one that has not ended too. Returns the number of files.
+
+    Raises:
+        SettingsError: the job has no run folder, or the folder is there already.
+        ModelError: nothing is in it yet.
+    """
+    refuse_existing(folder)
+    place = blobs.place(ml, output_of(ml.jobs.get(job), job).path)
+    names = [name for name in place.names() if with_checkpoints or not name.startswith(CHECKPOINTS)]
+    if not names:
+        raise ModelError("the run folder is empty", where=job, hint="`make aml-logs`")
+    scratch = folder.with_name(f".{folder.name}.partial")
+    for name in names:
+        place.fetch(name, scratch / name)
+    scratch.rename(folder)
+    return len(names)
+
+
+def output_of(sent: Any, job: str) -> Any:
+    """The run folder of a job.
+
+    Raises:
+        SettingsError: it has none.
+    """
+    output = (sent.outputs or {}).get("run")
+    if output is None:
+        raise SettingsError("the job has no output `run`", where=job)
+    return output
+
+
+def refuse_existing(folder: Path) -> None:
+    if folder.exists():
+        raise SettingsError(
+            f"{folder} exists already", where="--output", hint="give another folder"
+        )
+
+
 def download(ml: Any, name: str, version: str, folder: Path) -> Path:
     """Download a model. Returns the folder that transformers loads.
 
     Raises:
         SettingsError: the folder is there already.
     """
-    if folder.exists():
-        raise SettingsError(
-            f"{folder} exists already", where="--output", hint="give another folder"
-        )
+    refuse_existing(folder)
     scratch = folder.with_name(f".{folder.name}.partial")
     ml.models.download(name, version, download_path=scratch)
     found = next((path.parent for path in sorted(scratch.rglob("config.json"))), None)

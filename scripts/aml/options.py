@@ -31,6 +31,7 @@ TYPES: Mapping[str, Any] = {
     "start": click.Choice(get_args(Start)),
     "identity": click.Choice(get_args(Identity)),
     "install": click.BOOL,
+    "connections": click.BOOL,
     "timeout": POSITIVE,
 }
 HELP: Mapping[str, str] = {
@@ -53,6 +54,7 @@ HELP: Mapping[str, str] = {
     "docker_args": "More arguments of `docker run`.",
     "identity": "Whose rights the job has: its compute's, the user's, or nobody's.",
     "key_vault": "Address of the vault that the job reads HF-TOKEN and WANDB-API-KEY from.",
+    "connections": "The job reads them from connections HF-TOKEN and WANDB-API-KEY instead.",
     "timeout": "Minutes after which the job is ended.",
     "tags": "KEY=VALUE of the job. Repeatable; a variable has several, with commas.",
 }
@@ -104,7 +106,7 @@ def settings_options(command: F) -> F:
             default=default or None if not several else (),
             show_default=bool(default),
             multiple=several,
-            is_flag=name == "install",
+            is_flag=TYPES.get(name) is click.BOOL,
             help=HELP[name],
         )(made)
     with_file: F = click.option(

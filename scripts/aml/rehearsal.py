@@ -22,7 +22,8 @@ from scripts.aml.blobs import PATH as DATASTORE
 from scripts.aml.containers import Engine
 from scripts.aml.job import Job, as_yaml
 from scripts.aml.machines import PATIENCE, Nodes, Work, require_mounts
-from scripts.aml.vault import SECRETS
+from scripts.aml.settings import AmlSettings
+from scripts.aml.vault import SECRETS, WORKSPACE
 
 FOLDER = Path(".aml/rehearsals")
 METRICS = "logs/metrics.jsonl"
@@ -147,7 +148,7 @@ def work_of(job: Job, made: Mapping[str, Any], asked: Asked, folder: Path) -> Wo
     """What the machines are given."""
     here = {**{name: Path(path) for name, path in job.command.inputs.items()}, **asked.inputs}
     base = {} if job.settings.image else own(os.environ)
-    if job.settings.key_vault:
+    if job.settings.fetches_tokens:
         # the vault is asked for those that are not set
         base |= {name: os.environ[name] for name in SECRETS if os.environ.get(name)}
     return Work(
@@ -164,11 +165,19 @@ def work_of(job: Job, made: Mapping[str, Any], asked: Asked, folder: Path) -> Wo
             "AZUREML_RUN_ID": job.name,
             "AZUREML_ROOT_RUN_ID": job.name,
             "AZUREML_EXPERIMENT_NAME": made["experiment_name"],
+            **arm(job.settings),
         },
         nodes=made["resources"]["instance_count"],
         processes=made["distribution"]["process_count_per_instance"],
         master_port=free_port(),
     )
+
+
+def arm(settings: AmlSettings) -> dict[str, str]:
+    """Where a job is told that it runs."""
+    place = (settings.subscription, settings.resource_group, settings.workspace)
+    named = zip(WORKSPACE, place, strict=True)
+    return {f"AZUREML_ARM_{name}": value for name, value in named if value}
 
 
 def own(environ: Mapping[str, str]) -> dict[str, str]:

@@ -60,10 +60,16 @@ class AmlSettings:
     identity: Identity = "managed"
     key_vault: str | None = None
     """Address of the vault that the job reads its tokens from."""
+    connections: bool = False
+    """Whether the job reads them from connections of the workspace instead."""
     timeout: int | None = None
     """Minutes after which the job is ended."""
     tags: tuple[str, ...] = ()
     """KEY=VALUE."""
+
+    @property
+    def fetches_tokens(self) -> bool:
+        return self.key_vault is not None or self.connections
 
 
 def names() -> tuple[str, ...]:

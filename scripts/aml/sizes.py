@@ -1,5 +1,6 @@
 """What a VM size has: asked of Azure where it can be, else from the documented table."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -7,6 +8,13 @@ from typing import Any
 from entrypoint import machines
 from entrypoint.errors import SettingsError
 from entrypoint.machines import SIZES, Size
+
+GB_PER_CORE = {"d": 4, "e": 8, "f": 2}
+"""GiB, of the families for general purposes, much memory, and computing."""
+WITH_CORES = re.compile(
+    r"standard_(?:([de])(\d+)[a-z]*_v[3-9]|(f)(\d+)[a-z]*_v[2-9])", re.IGNORECASE
+)
+"""Sizes whose names say the number of their cores."""
 
 
 def documented(name: str) -> Size:
@@ -16,9 +24,18 @@ def documented(name: str) -> Size:
         SettingsError: it is not in it, nor of a family without GPUs.
     """
     try:
-        return machines.documented(name)
+        found = machines.documented(name)
     except SettingsError as error:
         raise unknown(name) from error
+    return found if found.gpus else replace(found, memory_gb=_memory_of(name))
+
+
+def _memory_of(name: str) -> float | None:
+    found = WITH_CORES.fullmatch(name)
+    if found is None:
+        return None
+    family, cores = found[1] or found[3], int(found[2] or found[4])
+    return GB_PER_CORE[family.lower()] * cores
 
 
 def listed(name: str, answer: Iterable[Any]) -> Size:

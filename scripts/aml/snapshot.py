@@ -24,7 +24,7 @@ def contents(job: Job) -> dict[str, Path]:
     wanted: dict[str, Path] = {}
     if job.settings.install:
         wanted |= {name: ROOT / name for name in PROJECT}
-    if job.settings.key_vault:
+    if job.settings.fetches_tokens:
         wanted["vault.py"] = ROOT / VAULT
     wanted |= job.command.shipped
     return files_of(wanted)

@@ -92,6 +92,8 @@ class ControlPlane:
             if name not in self.vault:
                 return 404, {"error": {"code": "SecretNotFound", "message": name}}
             return 200, {"value": self.vault[name], "id": f"{self.address}{path}/1"}
+        if found := re.search(r"/connections/([^/]+)(/listsecrets)?$", path):
+            return self.connection(path, found[1], with_key=found[2] is not None)
         if path.endswith("/vmSizes"):
             return (200, {"value": SIZES}) if self.lists_sizes else (403, error("no right"))
         if path == WS:
@@ -204,6 +206,14 @@ class ControlPlane:
             return 200, self.resource(path, {"properties": properties})
         return 404, error(f"{path} is not there")
 
+    def connection(self, path: str, name: str, *, with_key: bool) -> tuple[int, Any]:
+        """Of the kind that has a key; they are what the vault has."""
+        if name not in self.vault:
+            return 404, error(f"{name} is not there")
+        credentials = {"credentials": {"key": self.vault[name]}} if with_key else {}
+        said = {"authType": "ApiKey", "category": "ApiKey", "target": "https://x.localhost"}
+        return 200, self.resource(path, {"properties": said | credentials})
+
     def endpoint(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         """Endpoints and deployments: they are ready at once."""
         if method == "DELETE":
@@ -215,6 +225,7 @@ class ControlPlane:
             ready = {
                 "provisioningState": "Succeeded",
                 "scoringUri": f"https://{name}.localhost/score",
+                "scaleSettings": {"scaleType": "Default"},
             }
             self.resources[path] = self.resource(
                 path, body | {"properties": body["properties"] | ready}

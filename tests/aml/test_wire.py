@@ -14,7 +14,7 @@ import pytest
 
 from entrypoint import cli as train_cli
 from entrypoint.errors import ExitCode
-from scripts.aml import runs, serving
+from scripts.aml import runs, serving, vault
 from tests.aml.control_plane import STORES, WS, ControlPlane
 from tests.aml.storage import free_port, place_of
 from tests.recipes import few_rows
@@ -82,6 +82,10 @@ def test_from_prepared_rows_to_a_model_that_answers(
         code, said = aml("compute", *MACHINES, "--nodes", 2, "--tier", "low-priority")
         assert (code, made in said) == (0, True), said
     assert plane.calls("PUT", "/environments/tunecask/versions/") == 1
+    code, said = aml("env", "--environment", "pushed", "--image", "acme.azurecr.io/tunecask:1")
+    assert (code, "environment pushed:" in said) == (0, True), said
+    pushed = [found for path, found in plane.resources.items() if "/pushed/" in path]
+    assert [one["properties"]["image"] for one in pushed] == ["acme.azurecr.io/tunecask:1"]
     assert plane.calls("PUT", "/data/rows/versions/") == 1
     assert plane.calls("PUT", "/computes/cpus") == 1
 
@@ -147,6 +151,13 @@ def test_from_prepared_rows_to_a_model_that_answers(
     assert (desk / "small" / "config.json").is_file()
     code, said = aml("download", "--name", "small", "--output", "small")
     assert (code, "exists already" in said) == (ExitCode.SETTINGS, True), said
+
+    code, said = aml("download", "--run")
+    assert (code, "run of a-run-2: outputs/a-run-2-run" in said) == (0, True), said
+    whole = desk / "outputs" / "a-run-2-run"
+    fetched = {str(path.relative_to(whole)) for path in whole.rglob("*")}
+    assert {"report.html", "manifest.json", "final/config.json", "logs/train.log"} <= fetched
+    assert "checkpoints" not in fetched
 
     # deployed, by the version that was registered; what was sent answers
     size = ("--size", "Standard_NC24ads_A100_v4")
@@ -268,6 +279,19 @@ def test_a_job_that_fails_and_one_that_is_cancelled(
     assert (code, "job long: Canceled" in said) == (0, True), said
     code, said = aml("logs", "--job", "long")
     assert (code, "cancelled" in said) == (ExitCode.SIGTERM, True), said
+
+
+def test_a_job_reads_its_tokens_from_connections_of_the_workspace(
+    aml, plane: ControlPlane, desk: Path
+):
+    plane.vault["HF-TOKEN"] = IN_VAULT
+    workspace = {"SUBSCRIPTION": "s", "RESOURCEGROUP": "g", "WORKSPACE_NAME": "w"}
+    environ = {f"AZUREML_ARM_{name}": value for name, value in workspace.items()}
+    environ |= {vault.CONNECTIONS: "yes", "WANDB_API_KEY": "is-here-already"}
+    assert vault.fetch(environ) == {"HF_TOKEN": IN_VAULT}
+    assert plane.calls("POST", "/connections/HF-TOKEN/listsecrets") == 1
+    assert plane.calls("GET", "/connections/WANDB-API-KEY") == 0
+    nothing_secret(plane, desk)
 
 
 def test_sizes_come_from_azure_or_else_from_the_table(aml, plane: ControlPlane):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from entrypoint.errors import ExitCode
-from scripts.aml import check, cli, snapshot
+from scripts.aml import check, cli, sizes, snapshot
 from scripts.aml.vault import SECRETS
 from tests.unit.golden import check_golden
 
@@ -37,7 +37,7 @@ def validated(capsys, *args: str) -> tuple[int, str, str]:
         (
             "dpo-per-gpu",
             (*GPUS, "--start", "gpu", "--environment", "tunecask:3", "--identity", "none",
-             "--docker-args", "--ulimit memlock=-1", "dpo", "--data",
+             "--connections", "--docker-args", "--ulimit memlock=-1", "dpo", "--data",
              "azureml://datastores/workspaceblobstore/paths/pairs.jsonl"),
         ),
         (
@@ -82,9 +82,16 @@ BAD_SETTINGS = {
          "--model", "microsoft/phi-4"),
         "--model microsoft/phi-4: weights, gradients and optimizer",
     ),
+    "a model that cannot fit a CPU's memory": (
+        ("--compute", "c", "--size", "Standard_D4s_v3", "sft", "--method", "full", "--model",
+         "microsoft/phi-4"), "and 1 x Standard_D4s_v3 has 17 GB;",
+    ),
     "missing Dockerfile": (
         ("--compute", "c", "--dockerfile", "Dockerfile.none", "sft"),
         "dockerfile_path: there is no file",
+    ),
+    "two sources of tokens": (
+        ("--compute", "c", "--key-vault", "https://v", "--connections", "sft"), "not from both",
     ),
     "tag": (("--compute", "c", "--tag", "hf_token=x", "sft"), "hf_token looks like a secret"),
     "name": (("--compute", "c", "--name", "a b", "sft"), "'a b' is no name of a job"),
@@ -99,6 +106,14 @@ def test_settings_of_no_job_are_refused_by_name(capsys, name: str):
     assert code in (ExitCode.USAGE, ExitCode.SETTINGS)
     assert complaint in err
     assert not out
+
+
+@pytest.mark.parametrize(
+    ("name", "memory"),
+    [("Standard_E8ds_v5", 64), ("standard_f16s_v2", 32), ("Standard_DS3_v2", None)],
+)
+def test_the_memory_of_a_size_is_known_where_its_name_says_its_cores(name: str, memory):
+    assert sizes.documented(name).memory_gb == memory
 
 
 def job(**changes):

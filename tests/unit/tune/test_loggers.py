@@ -92,6 +92,18 @@ def test_mlflow_goes_on_with_its_run_and_has_each_step_once(store: Any, logs: Pa
     ]
 
 
+def test_what_mlflow_missed_of_a_killed_run_is_made_up_for(store: Any, logs: Path):
+    stream = MetricStream(str(logs))
+    for step in range(1, 5):
+        stream.log_dict({"loss": 10.0 - step, "tokens": step}, step)
+    stream.close()
+    run(logs, "mlflow", 4, 6)
+    history = store.get_metric_history(runs(store)[0].info.run_id, "loss")
+    assert sorted((point.step, point.value) for point in history) == [
+        (step, 10.0 - step) for step in range(1, 7)
+    ]
+
+
 def test_mlflow_marks_a_failed_run(store: Any, logs: Path):
     run(logs, "mlflow", 1, 1, ends=ValueError)
     assert [found.info.status for found in runs(store)] == ["FAILED"]
