@@ -13,6 +13,8 @@ from entrypoint.data.windows import alike
 
 BLOCK = 128
 """Queries at a time: what they cannot see of later keys is not computed."""
+KEPT = 256
+"""Longest row whose attention probabilities are kept for the gradient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +124,16 @@ def attend(
     arrangement: Arrangement,
     dropout_p: float = 0.0,
 ) -> torch.Tensor:
-    """Causal attention of each row to itself; q, k, v and what is returned: [1, heads, tokens,
-    head_dim]."""
+    """Causal attention of each row to itself.
+
+    Args:
+        q: [1, heads, tokens, head_dim]; so is what is returned.
+        k, v: [1, heads or fewer, tokens, head_dim]; each serves as many neighbouring heads of q.
+    """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not dropout_p:
         attended: torch.Tensor = _Written.apply(q, k, v, arrangement)  # type: ignore[no-untyped-call]
         return attended
+    each = q.shape[1] // k.shape[1]
     beside = [part[0].transpose(0, 1).index_select(0, arrangement.tokens) for part in (q, k, v)]
     sizes = [group.rows * group.length for group in arrangement.groups]
     found = []
@@ -135,6 +142,9 @@ def attend(
     ):
         query, key, value = (
             part.unflatten(0, (group.rows, group.length)).transpose(1, 2) for part in cells
+        )
+        key, value = (
+            part.repeat_interleave(each, 1) if each > 1 else part for part in (key, value)
         )
         result = F.scaled_dot_product_attention(
             query, key, value, dropout_p=dropout_p, is_causal=True
@@ -145,65 +155,75 @@ def attend(
 
 class _Written(torch.autograd.Function):
     """Written out as batched products: forward and backward, PyTorch's fused attention takes twice
-    as long on a CPU, for rows of a hundred tokens in bf16. Probabilities are not kept for the
-    gradient but computed again."""
+    as long on a CPU, for rows of a hundred tokens in bf16. Heads that share a key are one product.
+    Probabilities of short rows are kept for the gradient, those of long ones computed again."""
 
     @staticmethod
     def forward(
         ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, arrangement: Arrangement
     ) -> torch.Tensor:
-        ctx.save_for_backward(q, k, v)
-        ctx.arrangement = arrangement
-        flat = flatten(arrangement, q.shape[1])
-        beside = [_rows_of(part).index_select(0, flat.source) for part in (q, k, v)]
+        heads = k.shape[1]
+        flat = flatten(arrangement, heads)
+        beside = [_rows_of(part, heads).index_select(0, flat.source) for part in (q, k, v)]
         result = torch.empty_like(beside[0])
-        for query, key, value, found in _by_group(arrangement, q.shape[1], *beside, result):
-            for block, seen in _blocks(query.shape[1]):
-                weights = _weights(query[:, block], key[:, seen])
-                found[:, block] = torch.bmm(weights, value[:, seen])
+        kept = []
+        for query, key, value, found in _by_group(arrangement, heads, *beside, result):
+            for block, seen in _blocks(key.shape[1]):
+                queries = _of_block(query, block, key)
+                weights = _weights(queries, key[:, seen], block)
+                _of_block(found, block, key).copy_(torch.bmm(weights, value[:, seen]))
+                if key.shape[1] <= KEPT:
+                    kept.append(weights)
+        ctx.save_for_backward(*beside, *kept)
+        ctx.arrangement = arrangement
         return _tokens_of(result.index_select(0, flat.home), q)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         arrangement: Arrangement = ctx.arrangement
-        _, heads, _, head_dim = gradient.shape
+        (*beside,) = ctx.saved_tensors[:3]
+        kept = list(ctx.saved_tensors[3:])
+        head_dim = gradient.shape[-1]
+        heads = len(beside[1]) // len(arrangement.tokens)
         flat = flatten(arrangement, heads)
-        beside = [
-            _rows_of(part).index_select(0, flat.source) for part in (*ctx.saved_tensors, gradient)
-        ]
+        beside.append(_rows_of(gradient, heads).index_select(0, flat.source))
         beside[3].index_fill_(0, flat.idle, 0)
         results = [torch.empty_like(part) for part in beside[:3]]
         for query, key, value, of_found, of_query, of_key, of_value in _by_group(
             arrangement, heads, *beside, *results
         ):
-            for block, seen in reversed(_blocks(query.shape[1])):
-                weights = _weights(query[:, block], key[:, seen])
-                part = of_found[:, block]
+            blocks = _blocks(key.shape[1])
+            known = [kept.pop(0) for _ in blocks] if key.shape[1] <= KEPT else []
+            for block, seen in reversed(blocks):
+                queries, part = (_of_block(whole, block, key) for whole in (query, of_found))
+                weights = known.pop() if known else _weights(queries, key[:, seen], block)
                 of_weights = torch.bmm(part, value[:, seen].transpose(1, 2))
                 of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-                of_query[:, block] = torch.bmm(of_scores, key[:, seen])
-                to_key = torch.bmm(of_scores.transpose(1, 2), query[:, block])
+                _of_block(of_query, block, key).copy_(torch.bmm(of_scores, key[:, seen]))
+                to_key = torch.bmm(of_scores.transpose(1, 2), queries)
                 to_value = torch.bmm(weights.transpose(1, 2), part)
-                if seen.stop == query.shape[1]:  # the last block, which comes first
+                if block.stop == key.shape[1]:  # the last block, which comes first
                     of_key.copy_(to_key)
                     of_value.copy_(to_value)
                 else:
                     of_key[:, seen] += to_key
                     of_value[:, seen] += to_value
-        for result in results[:2]:
-            result *= head_dim**-0.5
-        found = [_tokens_of(result.index_select(0, flat.home), gradient) for result in results]
-        if len(flat.repeated):
-            at = arrangement.tokens[arrangement.repeated]
-            for total, result in zip(found[1:], results[1:], strict=True):
-                more = result.index_select(0, flat.repeated).view(-1, heads, head_dim)
-                total[0].transpose(0, 1).index_add_(0, at, more)
-        return (*found, None)
+        found = []
+        for number, result in enumerate(results):
+            total = result.index_select(0, flat.home)
+            if number and len(flat.repeated):
+                at = arrangement.tokens[arrangement.repeated]
+                more = result.index_select(0, flat.repeated).view(len(at), -1)
+                total.view(-1, more.shape[1]).index_add_(0, at, more)
+            if number < 2:
+                total *= head_dim**-0.5
+            found.append(total.view(1, -1, heads * result.shape[1] // head_dim, head_dim))
+        return (*(total.transpose(1, 2) for total in found), None)
 
 
-def _rows_of(part: torch.Tensor) -> torch.Tensor:
-    """[1, heads, tokens, head_dim] -> [tokens x heads, head_dim]"""
-    return part[0].transpose(0, 1).reshape(-1, part.shape[-1])
+def _rows_of(part: torch.Tensor, heads: int) -> torch.Tensor:
+    """[1, q's heads or heads, tokens, head_dim] -> [tokens x heads, what belongs to each]"""
+    return part[0].transpose(0, 1).reshape(part.shape[2] * heads, -1)
 
 
 def _tokens_of(flat: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -215,8 +235,7 @@ def _tokens_of(flat: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 def _by_group(
     arrangement: Arrangement, heads: int, *flat: torch.Tensor
 ) -> list[tuple[torch.Tensor, ...]]:
-    """For each group a view of each [cells x heads, head_dim], as [rows x heads, length,
-    head_dim]."""
+    """For each group a view of each [cells x heads, size], as [rows x heads, length, size]."""
     sizes = [heads * group.rows * group.length for group in arrangement.groups]
     lengths = [group.length for group in arrangement.groups]
     divided = (torch.split(part, sizes) for part in flat)
@@ -226,6 +245,12 @@ def _by_group(
     ]
 
 
+def _of_block(queries: torch.Tensor, block: slice, key: torch.Tensor) -> torch.Tensor:
+    """View of [batch, length, heads of a key x head_dim]: [batch, queries x heads, head_dim]"""
+    part = queries[:, block]
+    return part.view(len(part), -1, key.shape[-1])
+
+
 def _blocks(length: int) -> list[tuple[slice, slice]]:
     """Queries of each block, and the keys that they see; blocks are of about the same size."""
     count = max(round(length / BLOCK), 1)
@@ -233,15 +258,24 @@ def _blocks(length: int) -> list[tuple[slice, slice]]:
     return [(slice(start, end), slice(0, end)) for start, end in pairwise(ends)]
 
 
-def _weights(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """Softmax of the scores, of queries that see all keys before them: [batch, queries, keys]."""
-    mask = _causal(query.shape[1], key.shape[1], query.dtype)
-    scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
+def _weights(queries: torch.Tensor, key: torch.Tensor, block: slice) -> torch.Tensor:
+    """Softmax of the scores: [batch, queries x heads of a key, keys].
+
+    Args:
+        queries: [batch, queries x heads of a key, head_dim], which see all keys before them.
+        key: [batch, keys, head_dim]
+        block: where in the row the queries are.
+    """
+    count = block.stop - block.start
+    mask = _causal(count, key.shape[1], queries.shape[1] // count, queries.dtype)
+    scale = queries.shape[-1] ** -0.5
+    scores = torch.baddbmm(mask, queries, key.transpose(1, 2), alpha=scale)
     return torch.softmax(scores, dim=-1)
 
 
 @functools.lru_cache(maxsize=64)
-def _causal(queries: int, keys: int, dtype: torch.dtype) -> torch.Tensor:
-    """0 where a query sees a key, -inf elsewhere; the queries are the last ones: [1, q, k]."""
-    hidden = torch.full((1, queries, keys), float("-inf"), dtype=dtype)
-    return hidden.triu(keys - queries + 1)
+def _causal(queries: int, keys: int, each: int, dtype: torch.dtype) -> torch.Tensor:
+    """0 where a query sees a key, -inf elsewhere; the queries are the last ones, each as often as
+    heads share a key: [1, queries x each, keys]."""
+    hidden = torch.full((queries, keys), float("-inf"), dtype=dtype).triu(keys - queries + 1)
+    return hidden.repeat_interleave(each, 0)[None]

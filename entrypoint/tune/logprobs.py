@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from entrypoint.tune.batches import Batch
-from entrypoint.tune.loss import Head, chunks, labelled, weights_of
+from entrypoint.tune.loss import Head, chunks, cross_entropy, labelled, weights_of
 
 
 class AnswerLogProbs:
@@ -18,10 +18,10 @@ class AnswerLogProbs:
     trained head's logits are computed anew for it.
 
     Args:
-        chunk: tokens whose logits are held at a time, in fp32.
+        chunk: most tokens whose logits are held at a time.
     """
 
-    def __init__(self, chunk: int = 256) -> None:
+    def __init__(self, chunk: int = 512) -> None:
         self.chunk = chunk
         self.batch: Batch | None = None
         """Of the next forward pass."""
@@ -56,7 +56,7 @@ class AnswerLogProbs:
         learns = torch.is_grad_enabled() and hidden.requires_grad
         if learns and not any(weight.requires_grad for weight in weights_of(head)):
             each: torch.Tensor = _FrozenHead.apply(  # type: ignore[no-untyped-call]
-                piecewise, self.chunk, labels, hidden
+                head, self.chunk, labels, hidden
             )
             return each
         found = []
@@ -74,17 +74,18 @@ class _FrozenHead(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, piecewise: Any, chunk: int, labels: torch.Tensor, hidden: torch.Tensor
+        ctx: Any, head: Head, chunk: int, labels: torch.Tensor, hidden: torch.Tensor
     ) -> torch.Tensor:
         found = hidden.new_empty(len(hidden), dtype=torch.float32)
         of_hidden = torch.empty_like(hidden)
         for piece in chunks(hidden, chunk):
             with torch.enable_grad():
                 part = hidden[piece].detach().requires_grad_()
-                each = piecewise(part, labels[piece])
+                logits = head(part)
+            losses, of_logits = cross_entropy(logits.detach(), labels[piece])
             # no token's log-probability depends on another's hidden state
-            (of_hidden[piece],) = torch.autograd.grad(each, part, torch.ones_like(each))
-            found[piece] = each.detach()
+            (of_hidden[piece],) = torch.autograd.grad(logits, part, of_logits.neg_())
+            found[piece] = -losses
         ctx.save_for_backward(of_hidden)
         return found
 

@@ -1,6 +1,7 @@
 """Cross-entropy that computes logits only where there is a label, some at a time."""
 
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -10,7 +11,11 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from torchtune.modules import TiedLinear
 
 Head = Callable[[torch.Tensor], torch.Tensor]
-LossOfChunk = Callable[[torch.Tensor, slice], torch.Tensor]
+LossOfChunk = Callable[[torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
+"""From the logits of a chunk, and which tokens they are of, to the loss's sum and gradient."""
+
+IN_CACHE = 16
+"""Tokens whose probabilities a CPU holds in fp32 at a time."""
 
 
 class LabelledCrossEntropy(nn.Module):
@@ -20,12 +25,12 @@ class LabelledCrossEntropy(nn.Module):
     gradient of a piece is taken right after its loss, so its logits are given back before the next.
 
     Args:
-        chunk: tokens whose logits are held at a time, in fp32.
+        chunk: most tokens whose logits are held at a time.
     """
 
     ignore_index = CROSS_ENTROPY_IGNORE_IDX
 
-    def __init__(self, chunk: int = 256) -> None:
+    def __init__(self, chunk: int = 512) -> None:
         super().__init__()
         self.chunk = chunk
         self.labels: torch.Tensor | None = None
@@ -53,10 +58,28 @@ class LabelledCrossEntropy(nn.Module):
             labels: [tokens]
         """
 
-        def loss(logits: torch.Tensor, piece: slice) -> torch.Tensor:
-            return F.cross_entropy(logits.float(), labels[piece], reduction="sum")
+        def loss(logits: torch.Tensor, piece: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            each, gradient = cross_entropy(logits, labels[piece])
+            return each.sum(), gradient
 
         return sum_by_chunks(head, hidden, loss, self.chunk)
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses of tokens in fp32, [tokens], and their gradients by the logits, in the logits' format.
+
+    Args:
+        logits: [tokens, vocabulary]
+        labels: [tokens]
+    """
+    losses = logits.new_empty(len(logits), dtype=torch.float32)
+    gradients = torch.empty_like(logits)
+    for piece in chunks(logits, IN_CACHE if logits.device.type == "cpu" else len(logits)):
+        known = F.log_softmax(logits[piece].float(), dim=-1)
+        at = labels[piece][:, None]
+        losses[piece] = -known.gather(1, at).squeeze(1)
+        gradients[piece] = known.exp_().scatter_add_(1, at, -torch.ones_like(at, dtype=known.dtype))
+    return losses, gradients
 
 
 def labelled(labels: torch.Tensor) -> torch.Tensor:
@@ -71,7 +94,6 @@ def sum_by_chunks(head: Head, hidden: torch.Tensor, loss: LossOfChunk, chunk: in
     Args:
         head: from hidden states to logits.
         hidden: [tokens, embed_dim]
-        loss: from the logits of a chunk, and which tokens they are of, to its sum, in fp32.
     """
     if torch.is_grad_enabled() and hidden.requires_grad:
         weights = [weight for weight in weights_of(head) if weight.requires_grad]
@@ -81,13 +103,17 @@ def sum_by_chunks(head: Head, hidden: torch.Tensor, loss: LossOfChunk, chunk: in
         return total
     total = hidden.new_zeros((), dtype=torch.float32)
     for piece in chunks(hidden, chunk):
-        total = total + loss(head(hidden[piece]), piece)
+        total = total + loss(head(hidden[piece]), piece)[0]
     return total
 
 
 def chunks(hidden: torch.Tensor, chunk: int) -> list[slice]:
-    """The tokens of each chunk."""
-    return [slice(start, start + chunk) for start in range(0, len(hidden), chunk)]
+    """The tokens of each chunk; chunks are of about the same size."""
+    ends = [
+        0,
+        *accumulate(len(part) for part in hidden.tensor_split(-(-len(hidden) // chunk) or 1)),
+    ]
+    return [slice(start, end) for start, end in pairwise(ends) if end > start]
 
 
 def weights_of(head: Head) -> list[nn.Parameter]:
@@ -115,9 +141,10 @@ class _Chunked(torch.autograd.Function):
         for piece in chunks(hidden, chunk):
             with torch.enable_grad():
                 part = hidden[piece].detach().requires_grad_()
-                loss = loss_of(head(part), piece)
-            gradients = torch.autograd.grad(loss, (part, *weights))
-            total += loss.detach()
+                logits = head(part)
+            loss, of_logits = loss_of(logits.detach(), piece)
+            gradients = torch.autograd.grad(logits, (part, *weights), of_logits)
+            total += loss
             of_hidden[piece] = gradients[0]
             for sum_so_far, gradient in zip(of_weights, gradients[1:], strict=True):
                 sum_so_far += gradient

@@ -83,9 +83,10 @@ class DocumentAttention:
         dropout_p: float,
         is_causal: bool,
     ) -> torch.Tensor:
-        """q, k, v, and what is returned: [1, heads, tokens, head_dim]."""
+        """q and what is returned: [batch, heads, tokens, head_dim]; k, v may have fewer heads."""
         if isinstance(mask, Arrangement):
             return attend(q, k, v, mask, dropout_p)
+        k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], 1) for part in (k, v))
         attended: torch.Tensor = self.stock(
             q, k, v, mask=mask, dropout_p=dropout_p, is_causal=is_causal
         )
@@ -100,6 +101,8 @@ def attend_by_document(model: Any) -> bool:
     for module in model.modules():
         if isinstance(module, MultiHeadAttention):
             module._attention_call = DocumentAttention(module._attention_call)
+            # torchtune would copy each key and value for all the heads that share it
+            module.num_kv_heads = module.num_heads
     stock, drops = model.forward, _has_dropout(model)
 
     def forward(

@@ -120,8 +120,12 @@ class Distillation:
                 return chosen
             labels = self._batch.labels.flatten()[labelled(self._batch.labels)]
 
-            def loss(logits: torch.Tensor, piece: slice) -> torch.Tensor:
-                return self._of_chunk(logits.float(), taught[piece], labels[piece])
+            def loss(logits: torch.Tensor, piece: slice) -> tuple[torch.Tensor, torch.Tensor]:
+                with torch.enable_grad():
+                    wide = logits.float().requires_grad_()
+                    total = self._of_chunk(wide, taught[piece], labels[piece])
+                (gradient,) = torch.autograd.grad(total, wide)
+                return total.detach(), gradient.to(logits.dtype)
 
             return sum_by_chunks(self.model.output, chosen, loss, chunk)
 
