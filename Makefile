@@ -29,7 +29,7 @@ unexport PYTHONPATH PYTHONHOME
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
-.PHONY: help setup test unit demo bench lint format lock golden docs pictures image shell image-test clean
+.PHONY: help setup test unit demo bench bench-plan lint format lock golden docs pictures image shell image-test clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
@@ -76,6 +76,9 @@ demo: $(STAMP) ## Fine-tune, evaluate and quantize the embedded model, offline o
 
 bench: $(STAMP) ## Time training beside TRL, LitGPT and torchtune (ARGS="--tasks sft-lora-bf16 --rounds 1")
 	@$(BIN)/python -m scripts.bench $(ARGS)
+
+bench-plan: $(STAMP) ## Hold planned memory against measured peaks, on a CPU
+	@$(BIN)/python -m scripts.bench_plan $(ARGS)
 
 lint: $(STAMP) ## Check style, format and types
 	@echo "==> ruff check, ruff format --check, mypy"

@@ -4,11 +4,13 @@ Counted by what the layers keep for the gradient: `tune/fused.py` and `tune/atte
 torchtune's own layers where a method or a recipe leaves those.
 """
 
+import functools
 from dataclasses import dataclass
 from math import prod
 
 from entrypoint.methods import LORA_RANK, LORA_TARGETS, TRAITS, linear_weights, nf4_blocks
 from entrypoint.models.card import BYTES_PER_ELEMENT, Model
+from entrypoint.models.tensors import Shape
 from entrypoint.settings import Settings
 
 CHUNK = 256
@@ -71,22 +73,32 @@ class Sizes:
     heads: int
     head_dim: int
     vocab: int
+    matrices: int
+    """Numbers in the matrices of all layers."""
+    largest: int
+    """Numbers in the largest of them."""
 
 
 def sizes_of(model: Model) -> Sizes:
     """Dimensions of a model, from the shapes on its card."""
+    return _sizes(tuple(model.tensors.items()), int(model.arguments["num_heads"]))
+
+
+@functools.lru_cache(maxsize=64)
+def _sizes(shapes: tuple[tuple[str, Shape], ...], heads: int) -> Sizes:
+    tensors = dict(shapes)
     first = {
         name.removeprefix("model.layers.0."): shape
-        for name, shape in model.tensors.items()
+        for name, shape in shapes
         if name.startswith("model.layers.0.")
     }
-    vocab, hidden = model.tensors["model.embed_tokens.weight"]
+    vocab, hidden = tensors["model.embed_tokens.weight"]
+    matrices = [prod(shape) for shape in linear_weights(tensors).values()]
     queries = first["self_attn.o_proj.weight"][1]
     fused = first.get("self_attn.qkv_proj.weight")
     keys = (fused[0] - queries) // 2 if fused else first["self_attn.k_proj.weight"][0]
-    heads = int(model.arguments["num_heads"])
     return Sizes(
-        layers=sum(name.endswith(".self_attn.o_proj.weight") for name in model.tensors),
+        layers=sum(name.endswith(".self_attn.o_proj.weight") for name in tensors),
         hidden=hidden,
         inner=first["mlp.down_proj.weight"][1],
         queries=queries,
@@ -94,6 +106,8 @@ def sizes_of(model: Model) -> Sizes:
         heads=heads,
         head_dim=queries // heads,
         vocab=vocab,
+        matrices=sum(matrices),
+        largest=max(matrices),
     )
 
 
@@ -166,7 +180,7 @@ class Pass:
     def of_rounding(self) -> int:
         """Of one layer, for weights and inputs that are rounded: two numbers of each on the way,
         and whether they were within the range."""
-        matrices = sum(map(prod, linear_weights(self.model.tensors).values())) // self.sizes.layers
+        matrices = self.sizes.matrices // self.sizes.layers
         inputs = 3 * self.sizes.hidden + self.sizes.queries + self.sizes.inner
         return (matrices + self.load.tokens * inputs) * (2 * self.element + 2)
 
@@ -178,7 +192,7 @@ class Pass:
         attention = load.cells * 7 * sizes.queries * element
         if self.written_out:
             attention += load.cells * sizes.heads * ATTENTION_BLOCK * 3 * element
-        largest = max(map(prod, linear_weights(self.model.tensors).values()))
+        largest = sizes.largest
         if traits.nf4 and nf4_blocks(largest):
             mlp += largest * (LONG + 4 * element)
         if traits.magnitudes:
@@ -214,5 +228,5 @@ class Pass:
         if processes == 1:
             return 0
         sizes = self.sizes
-        matrices = sum(map(prod, linear_weights(self.model.tensors).values())) // sizes.layers
+        matrices = sizes.matrices // sizes.layers
         return (2 * matrices + 2 * sizes.vocab * sizes.hidden) * self.element

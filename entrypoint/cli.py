@@ -20,6 +20,7 @@ from entrypoint.commands import (
     export,
     kd,
     models,
+    plan,
     prepare,
     quantize,
     replay,
@@ -61,6 +62,7 @@ train.add_command(quantize.quantize)
 train.add_command(export.export)
 train.add_command(chat.chat)
 train.add_command(models.models)
+train.add_command(plan.plan)
 train.add_command(prepare.prepare)
 train.add_command(doctor.doctor)
 train.add_command(tune.tune)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -11,7 +10,7 @@ from entrypoint.activations import Load, Switches, sizes_of
 from entrypoint.data.lengths import Lengths, Steps, steps_of
 from entrypoint.machines import Machine
 from entrypoint.memory import Footprint, footprint
-from entrypoint.methods import TRAITS, linear_weights, trained_parameters
+from entrypoint.methods import LORA_RANK, TRAITS, trained_parameters
 from entrypoint.models.card import Model
 from entrypoint.objectives import is_own_teacher, second_model
 from entrypoint.settings import Settings
@@ -22,6 +21,8 @@ TORCHTUNES_OWN_LOSS = "torchtune."
 UTILIZATION = 0.35
 """Share of a GPU's peak that training is taken to reach, where no speed is known."""
 HOUR = 3600
+UNPACKING_TOKENS = 64
+"""Tokens that a weight is multiplied with in the time that unpacking it from NF4 takes, about."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,6 +179,7 @@ def work_of_step(asked: Asked, steps: Steps) -> float:
     if asked.switches.checkpointing:
         passes += 1
     work = passes * forward
+    work += passes * 2 * sizes_of(model).matrices * steps.passes * tokens_of_method(settings)
     if traits.adapter:
         work += 6 * trained_parameters(settings, model) * steps.mean_computed
     if settings.objective == "dpo":
@@ -190,15 +192,21 @@ def work_of_step(asked: Asked, steps: Steps) -> float:
     return work
 
 
+def tokens_of_method(settings: Settings) -> int:
+    """What a method does to each weight in a pass, as so many tokens more."""
+    traits = TRAITS[settings.method]
+    rank = settings.lora_rank or LORA_RANK
+    return UNPACKING_TOKENS * traits.nf4 + rank * traits.magnitudes
+
+
 def work_of_forward(model: Model, steps: Steps) -> float:
     """Floating-point operations of a step's forward passes."""
     sizes = sizes_of(model)
-    matrices = sum(map(prod, linear_weights(model.tensors).values()))
     row = steps.mean_tokens / max(steps.rows, 1)
     # scores and weighted values, of the half that is not in the future
     attention = 2 * sizes.layers * sizes.queries * row * steps.mean_tokens
     head = 2 * sizes.vocab * sizes.hidden * steps.mean_labels
-    return 2 * matrices * steps.mean_computed + attention + head
+    return 2 * sizes.matrices * steps.mean_computed + attention + head
 
 
 def as_dict(found: Estimate) -> Mapping[str, Any]:

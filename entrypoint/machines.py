@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from entrypoint import hardware
 from entrypoint.errors import SettingsError
@@ -57,8 +58,7 @@ class Machine:
     """What a plan is held against: one node."""
 
     name: str
-    device: str
-    """`cpu`, `cuda` or `mps`."""
+    device: Literal["cpu", "cuda", "mps"]
     devices: int
     memory: int | None
     """Bytes that training gets: of each GPU, or of the whole machine for a CPU; None for

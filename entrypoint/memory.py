@@ -7,7 +7,7 @@ AdamW's moments, and `activations.Pass`. `make bench-plan` holds the sum against
 from dataclasses import asdict, dataclass, fields, replace
 from math import prod
 
-from entrypoint.activations import Load, Pass, Switches
+from entrypoint.activations import Load, Pass, Switches, sizes_of
 from entrypoint.methods import (
     NF4_BYTES,
     TRAITS,
@@ -28,9 +28,9 @@ PROCESS_BYTES, TOKEN_BYTES = 95 * 10**6, 600
 libraries; and the tokenizer, for each entry of the vocabulary. Measured."""
 CUDA_BYTES = 600 * 10**6
 """Of a process on a GPU: CUDA's context and cuBLAS's workspace."""
-FRAGMENTED = {"cpu": 0.25, "cuda": 0.05, "mps": 0.05}
+FRAGMENTED = {"cpu": 0.3, "cuda": 0.05, "mps": 0.05}
 """Share of what comes and goes in a step that the allocator holds beside it."""
-REUSED = 0.25
+REUSED = 0.35
 """Share of the room of activations that gradients of trained weights do not fit into again, with
 glibc's allocator."""
 UNEVEN = 0.1
@@ -170,8 +170,8 @@ def loading_bytes(settings: Settings, model: Model, element: int) -> int:
     trained = trained_parameters(settings, model) * element * traits.adapter
     found = model.parameters * element + read_bytes(model, element) + trained
     if traits.nf4:
-        largest = max(map(prod, linear_weights(model.tensors).values()))
-        found += frozen_bytes(settings, model, element) + PACKING_BYTES * largest
+        packing = PACKING_BYTES * sizes_of(model).largest
+        found += frozen_bytes(settings, model, element) + packing
     return found
 
 

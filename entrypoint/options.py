@@ -6,6 +6,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from entrypoint import presets
 from entrypoint.parameters import POSITIVE, CommaList, Condition, Override
 from entrypoint.settings import (
     EMBEDDED,
@@ -59,6 +60,12 @@ data = option(
     metavar="REF",
     help="A file, folder or pattern of rows (JSON, CSV, Parquet, Arrow; packed too), - for "
     "standard input, ORG/NAME[:CONFIG][@REVISION] on the hub, or `embedded`.",
+)
+preset = option(
+    "--preset",
+    type=click.Choice(presets.NAMES),
+    help="A set of options that scale with model and data, from recipes/presets. An option that "
+    "is given by name wins over it.",
 )
 method = option(
     "--method",

@@ -17,6 +17,7 @@ from entrypoint import (
     loggers,
     manifest,
     nodes,
+    presets,
     sizing,
     status,
     templates,
@@ -74,6 +75,7 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
     world = topology.trained_by(machine, start, settings.nproc_per_node)
     found = inputs.find(settings, environ, dry=settings.dry_run)
     model, dataset, teacher = found.model, found.dataset, found.teacher
+    settings = presets.resolved(settings, parameters=model.parameters, rows=dataset.train.rows)
     check_tasks(settings, dataset)
     check_gates(settings, dataset)
     if "eval" in settings.then and model.native_tokenizer:

@@ -116,6 +116,10 @@ class Settings:
     dtype: Dtype = "auto"
     limit: int | None = None
     """Evaluate at most this many rows per task."""
+    preset: str | None = None
+    """Name of a set of options; see entrypoint.presets."""
+    explicit: tuple[str, ...] = ()
+    """Settings that were given by name, which a preset leaves alone."""
     fit_check: bool = True
     """Whether a run that cannot fit into memory is refused."""
     dry_run: bool = False

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from entrypoint.data import lengths
+from entrypoint.data.lengths import Lengths
 from entrypoint.errors import DoesNotFitError
 from entrypoint.estimate import Asked, Estimate, estimate, switches_of
 from entrypoint.fitting import choices
@@ -30,22 +31,27 @@ PARTS = {
 """Part of a footprint -> its name for people."""
 
 
-def asked_by(plan: Plan, recipe: str) -> Asked:
+def asked_by(plan: Plan, recipe: str, rows: Lengths | None = None) -> Asked:
     """What an estimate of a plan starts from.
 
     Args:
         recipe: the rendered YAML.
+        rows: of the plan's data set, where they were looked at before.
     """
-    longest = plan.variables["max_seq_len"]
     return Asked(
         settings=plan.settings,
         model=plan.model,
         teacher=plan.teacher,
-        lengths=lengths.look(plan.dataset, tokenizer_of(plan.model), longest),
+        lengths=rows or look(plan),
         switches=switches_of(recipe),
         steps=plan.steps,
         epochs=plan.epochs,
     )
+
+
+def look(plan: Plan) -> Lengths:
+    """Rows of a plan's data set in tokens."""
+    return lengths.look(plan.dataset, tokenizer_of(plan.model), plan.variables["max_seq_len"])
 
 
 def tokenizer_of(model: Model) -> Path | None:

@@ -4,12 +4,17 @@ import functools
 import os
 from typing import Any
 
+import click
+from click.core import ParameterSource
+
 from entrypoint import options
 from entrypoint.options import Decorator
 from entrypoint.settings import Objective, Settings
 
+GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 ROWS = (options.model, options.data)
 RUN = (
+    options.preset,
     options.method,
     options.lora_rank,
     options.lora_alpha,
@@ -60,4 +65,11 @@ def run(objective: Objective, given: dict[str, Any]) -> None:
     from entrypoint.results import telling
 
     with telling(given.pop("as_json")) as told:
-        pipeline.fine_tune(Settings(objective=objective, **given), os.environ, told=told)
+        settings = Settings(objective=objective, explicit=explicit(given), **given)
+        pipeline.fine_tune(settings, os.environ, told=told)
+
+
+def explicit(given: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the options that come from the command line or a variable."""
+    context = click.get_current_context()
+    return tuple(name for name in given if context.get_parameter_source(name) in GIVEN)

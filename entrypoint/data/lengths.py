@@ -1,5 +1,6 @@
 """How many tokens rows have and share, from a sample of them, for a plan; imports no torch."""
 
+import functools
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -165,6 +166,7 @@ def _parts(text: str) -> list[str]:
     return [text[start:end] for start, end in zip(starts, ends, strict=False) if start < len(text)]
 
 
+@functools.lru_cache(maxsize=64)
 def steps_of(lengths: Lengths, rows_per_step: int, window: int | None) -> Steps:
     """What the steps of a process are made of, from steps that are drawn from the sample.
 

@@ -19,12 +19,14 @@ ORDER = (
     "results", "topology",
     "allocator", "progress", "team", "zero_first", "hub", "models", "data", "methods", "objectives",
     "machines", "activations", "memory", "inputs", "loggers", "tracking",
+    "templates", "presets",
     "evaluation.request", "plan", "render", "estimate", "fitting", "sizing", "command", "process",
     "manifest", "launch", "stock",
     "nodes", "collect", "schemes", "quantization", "quantizing", "chatting",
     "export", "uploading", "exporting",
     "comparison", "scoring", "comparing", "runs", "report", "reporting", "preparation",
-    "pipeline", "replaying", "doctor", "parameters", "options", "commands", "cli",
+    "pipeline", "replaying", "answers", "planning", "doctor",
+    "parameters", "options", "commands", "cli",
 )  # fmt: skip
 """Stages in the direction of the flow: none imports one behind it at module level."""
 

@@ -1,0 +1,192 @@
+"""`train plan` from end to end: what a run would take, where it fits, and what would be cheaper."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from rich.console import Console
+
+from entrypoint import presets, sizing, templates, topology
+from entrypoint.answers import Answer, Found, described, facts, show
+from entrypoint.data import dataset as datasets
+from entrypoint.data.lengths import Lengths
+from entrypoint.errors import DoesNotFitError, SettingsError
+from entrypoint.estimate import (
+    Asked,
+    Speed,
+    estimate,
+    speed_by_tokens,
+    speed_of,
+)
+from entrypoint.fitting import choices
+from entrypoint.machines import Machine, named, this_machine
+from entrypoint.models import source
+from entrypoint.models.card import Model
+from entrypoint.models.published import known
+from entrypoint.objectives import TASKS
+from entrypoint.plan import Plan, make_plan
+from entrypoint.render import render
+from entrypoint.results import Told
+from entrypoint.run_folder import default_output
+from entrypoint.settings import Method, Settings
+from entrypoint.topology import World
+
+THIS = "this"
+WARM_UP = 2
+"""First steps of an earlier run, whose speed does not count."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What `train plan` is asked beside the settings of a run."""
+
+    on: tuple[str, ...] = (THIS,)
+    """Machines by name: `this`, a GPU, a VM size, `gpus` or `azure`."""
+    nodes: int = 1
+    price: float | None = None
+    """Of one machine's hour."""
+    tokens_per_second: float | None = None
+    """Of all processes together."""
+    like: Path | None = None
+    """A run folder whose speed is taken."""
+    utilization: float | None = None
+    """Share of the machine's peak."""
+
+
+def plan_one(
+    settings: Settings, question: Question, environ: Mapping[str, str], told: Told
+) -> None:
+    """Say what the run would take.
+
+    Raises:
+        DoesNotFitError: nothing fits any of the machines; everything is said all the same.
+        SettingsError: a machine that is not known, or an earlier run without metrics.
+    """
+    found = find(settings, environ)
+    speed, known_by = question.tokens_per_second, "the given tokens/s"
+    if question.like:
+        speed, known_by = speed_in(question.like), f"the tokens/s of {question.like}"
+    answers: list[Answer] = []
+    rows: Lengths | None = None
+    for machine in machines(found.settings, question):
+        plan = plan_on(machine, found, question.nodes)
+        rows = rows or sizing.look(plan)
+        answers.append(answer(plan, machine, rows, question, speed, known_by))
+    told(facts(found, answers[0]) | {"machines": [described(each) for each in answers]})
+    console = Console(highlight=False, soft_wrap=True)
+    show(found, answers, console)
+    if all(each.asked.fits is False and not each.fitting for each in answers):
+        raise DoesNotFitError(
+            "nothing of this fits",
+            where=", ".join(each.asked.machine.name for each in answers),
+            hint="take a smaller model or shorter rows (--max-seq-len), or other machines: "
+            "--on gpus, --on azure",
+        )
+
+
+def find(settings: Settings, environ: Mapping[str, str]) -> Found:
+    """Rows and models that the settings name; published models need no network."""
+    dataset = datasets.load(settings.data, environ, tasks=TASKS[settings.objective], dry=False)
+    model = card(settings.model, environ)
+    teacher = card(settings.teacher, environ) if settings.objective == "kd" else None
+    settings = presets.resolved(settings, parameters=model.parameters, rows=dataset.train.rows)
+    return Found(settings=settings, model=model, teacher=teacher, dataset=dataset)
+
+
+def card(reference: str, environ: Mapping[str, str]) -> Model:
+    return known(reference, environ) or source.load(reference, environ, chat=False, dry=True)
+
+
+def machines(settings: Settings, question: Question) -> list[Machine]:
+    """The machines that are asked about, in order."""
+    found = []
+    for name in question.on:
+        if name == THIS:
+            world = topology.detect(settings.device, settings.dtype)
+            found.append(this_machine(world))
+        else:
+            found += named(name, settings.nproc_per_node)
+    return found
+
+
+def plan_on(machine: Machine, found: Found, nodes: int) -> Plan:
+    """The plan of the run on such a machine."""
+    settings = found.settings
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "bf16" if machine.bf16 else "fp32"
+    processes = settings.nproc_per_node or (machine.devices if machine.device == "cuda" else 1)
+    world = World(
+        device=machine.device,
+        devices=machine.devices,
+        dtype=dtype,
+        cores=1,
+        processes=min(processes, machine.devices) if machine.device == "cuda" else processes,
+        nodes=nodes,
+    )
+    return make_plan(
+        settings,
+        world,
+        found.model,
+        found.dataset,
+        root=default_output(settings.objective, source.short_name(settings.model)).absolute(),
+        template=settings.recipe or templates.shipped(settings.objective),
+        teacher=found.teacher,
+    )
+
+
+def answer(
+    plan: Plan,
+    machine: Machine,
+    rows: Lengths,
+    question: Question,
+    tokens_per_second: float | None,
+    known_by: str,
+) -> Answer:
+    """What the run takes there, and what fits."""
+    settings, world = plan.settings, plan.world
+    recipe = render(
+        templates.read(plan.template), plan.variables, settings.overrides, name=str(plan.template)
+    )
+    asked: Asked = sizing.asked_by(plan, recipe, rows)
+    speed: Speed | None = None
+    if tokens_per_second is not None:
+        speed = speed_by_tokens(asked, tokens_per_second, world.ranks, known_by)
+    elif question.utilization is not None:
+        speed = speed_of(machine, world.dtype, question.utilization)
+    there: dict[str, Any] = {
+        "dtype": world.dtype,
+        "processes": world.processes,
+        "nodes": world.nodes,
+        "speed": speed,
+        "price": question.price,
+    }
+    named_it = "method" in settings.explicit
+    methods: tuple[Method, ...] = (settings.method,) if named_it else get_args(Method)
+    return Answer(
+        plan=plan,
+        asked=estimate(asked, machine, **there),
+        fitting=tuple(choices(asked, machine, **there, methods=methods)),
+    )
+
+
+def speed_in(folder: Path) -> float:
+    """Tokens a second of an earlier run, all its processes together.
+
+    Raises:
+        SettingsError: it has no metrics of steps behind the first ones.
+    """
+    path = folder / "logs" / "metrics.jsonl"
+    try:
+        steps = [json.loads(line) for line in path.read_text("utf-8").splitlines()][WARM_UP:]
+        return float(
+            sum(step["tokens"] for step in steps) / sum(step["step_seconds"] for step in steps)
+        )
+    except (OSError, ValueError, KeyError, ZeroDivisionError) as error:
+        raise SettingsError(
+            f"the run has no speed of more than {WARM_UP} steps: {error!r}",
+            where=path,
+            hint="give the folder of a run, or --tokens-per-second",
+        ) from error
