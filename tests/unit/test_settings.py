@@ -13,7 +13,7 @@ from entrypoint.commands.sft import sft
 from entrypoint.errors import SettingsError
 from entrypoint.settings import OF_OBJECTIVE, Settings
 
-COMMAND_LINE_ONLY = {"objective"}
+COMMAND_LINE_ONLY = {"explicit", "objective"}
 OF_OUTPUT = {"as_json"}
 PARENT = click.Context(train, **train.context_settings)
 
