@@ -78,7 +78,7 @@ def load(
     once for the same content.
 
     Args:
-        tasks: what the rows may be for.
+        tasks: what the rows may be for; `embedded` is the one for the first of them.
         dry: check everything and write nothing.
 
     Raises:
@@ -89,7 +89,7 @@ def load(
         return _opened(reference, folder, tasks, verify=True)
     request = Request(policies=policies(()))
     with TemporaryDirectory(prefix="tunecask-") as scratch:
-        embedded = EMBEDDED_PAIRS if "preference" in tasks else EMBEDDED_FOLDER
+        embedded = EMBEDDED_PAIRS if tasks[0] == "preference" else EMBEDDED_FOLDER
         source = find(reference, None, environ, Path(scratch), embedded)
         cached = cache_folder(environ) / "datasets" / cache_key(source, request)
         if cached.is_dir():

@@ -12,10 +12,12 @@ from entrypoint.models.source import load
 pytestmark = pytest.mark.e2e
 
 
-def test_the_real_model_answers(tmp_path: Path):
+def test_the_real_model_answers(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     """Written out from the package, it is what its shipped card says, and knows a capital."""
     environ = {"TRAIN_CACHE": str(tmp_path)}
     materialise(embedded_folder(environ))
+    # a bar is for a terminal
+    assert "GGUF" not in capfd.readouterr().err
     folder = embedded_folder(environ)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert stat.S_IMODE((folder / "model.safetensors").stat().st_mode) & 0o044

@@ -30,6 +30,11 @@ def test_the_embedded_rows_are_canonical_already(environ: dict[str, str]):
         assert file.path.read_bytes() == (EMBEDDED_FOLDER / file.path.name).read_bytes()
 
 
+def test_embedded_is_pairs_to_those_who_ask_for_pairs_first(environ: dict[str, str]):
+    assert load("embedded", environ, tasks=("preference",)).task == "preference"
+    assert load("embedded", environ, tasks=("sft", "preference", "text")).task == "sft"
+
+
 def test_a_dry_run_writes_nothing_and_says_the_same(environ: dict[str, str], rows: Path):
     dry = load(str(rows), environ)
     assert not Path(environ["TRAIN_CACHE"]).exists()
