@@ -104,8 +104,3 @@ def test_both_readmes_have_the_same_commands_headings_and_pictures():
     assert levels[0] == levels[1]
     pictures = [re.findall(r"!\[.*?\]\((.+?)\)", text) for text in (english, korean)]
     assert pictures[0] == pictures[1]
-
-
-def test_pictures_are_small_and_complete():
-    for name in re.findall(r"!\[.*?\]\((.+?)\)", (ROOT / "README.md").read_text("utf-8")):
-        assert 5_000 < (ROOT / name).stat().st_size < 300_000, name
