@@ -13,13 +13,17 @@ from entrypoint.models.card import BYTES_PER_ELEMENT, Model
 from entrypoint.models.tensors import Shape
 from entrypoint.settings import Settings
 
-CHUNK = 256
-"""Tokens whose logits are held at a time; see `tune.loss.LabelledCrossEntropy`."""
+CHUNK = 512
+"""Most tokens whose logits are held at a time; see `tune.loss.LabelledCrossEntropy`."""
+KEPT_PROBABILITIES = 256
+"""Longest row whose probabilities are kept; see `tune.attention`."""
 ATTENTION_BLOCK = 128
 """Queries at a time in `tune.attention`."""
-NUMBERS_OF_LOGITS = {"sft": 3, "dpo": 3, "kd": 8}
-"""fp32 numbers for each logit when a chunk's gradient is taken: log-softmax, its gradient and the
-loss's; with a teacher, its logits and both log-softmaxes under a temperature too."""
+WIDE_LOGITS = {"sft": 2, "dpo": 2, "kd": 8}
+"""fp32 numbers for each logit when a chunk's gradient is taken, beside the logits and their
+gradients: log-softmax and its input; with a teacher, of both models under a temperature too."""
+WIDE_OF_TRAINED = 3
+"""The same where pairs train the head: log-softmax, its gradient and the loss's."""
 COMPLEX = 8
 """Bytes of a rotary embedding's turn: two numbers in fp32."""
 UNFUSED = 1.5
@@ -40,6 +44,8 @@ class Load:
     """Tokens that a loss is computed for."""
     passes: int = 1
     """Forward passes of a step."""
+    row: int = 0
+    """Tokens of a row, in the mean."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,7 +176,9 @@ class Pass:
         bytes_of_token = numbers * element + COMPLEX * sizes.head_dim
         found = load.tokens * bytes_of_token
         if self.written_out:
-            found += load.tokens * 3 * sizes.queries * element
+            seen = load.row if load.row <= KEPT_PROBABILITIES else 0
+            inputs = sizes.queries + 2 * sizes.keys + sizes.heads * seen
+            found += load.cells * inputs * element
         else:
             found += load.cells * (4 * sizes.queries * element + 4 * sizes.heads)
         if not self.switches.fused:
@@ -205,9 +213,16 @@ class Pass:
         """Of the chunk that is computed, or of all tokens, with hidden states and their gradients
         where there are labels."""
         sizes, load = self.sizes, self.load
-        rows = min(CHUNK, load.labels) if self.switches.chunked else load.tokens
-        numbers = NUMBERS_OF_LOGITS[self.settings.objective]
-        found = rows * sizes.vocab * 4 * numbers
+        rows = load.tokens
+        if self.switches.chunked:
+            rows = -(-load.labels // -(-load.labels // CHUNK))
+        objective = self.settings.objective
+        wide = WIDE_LOGITS[objective]
+        if objective == "dpo" and not TRAITS[self.settings.method].adapter:
+            wide = WIDE_OF_TRAINED
+        elif objective != "kd" and self.cpu and self.switches.chunked:
+            wide = 0  # a few tokens at a time
+        found = rows * sizes.vocab * (2 * self.element + 4 * wide)
         hidden = 2 * load.labels * sizes.hidden * self.element
         if teacher is not None:
             hidden += load.labels * sizes_of(teacher).hidden * self.element

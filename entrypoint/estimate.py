@@ -125,7 +125,13 @@ def estimate(
         device=machine.device,
         dtype=dtype,
         processes=ranks,
-        load=Load(tokens=steps.tokens, cells=steps.cells, labels=steps.labels, passes=steps.passes),
+        load=Load(
+            tokens=steps.tokens,
+            cells=steps.cells,
+            labels=steps.labels,
+            passes=steps.passes,
+            row=int(steps.mean_tokens / steps.rows),
+        ),
         switches=switches,
     )
     there = machine.memory

@@ -93,7 +93,7 @@ def parse(arguments: Sequence[str]) -> TrainCommand:
             where="--output or TRAIN_OUTPUT",
             hint="leave it out; `make aml-download` gets it",
         )
-    settings = _settings(name, context.params)
+    settings = _settings(name, context.params, tuple(each.name for each in given))
     return _with_output(_with_inputs(_with_files(name, given, settings)))
 
 
@@ -117,11 +117,11 @@ def _given(context: click.Context) -> list[Argument]:
     return found
 
 
-def _settings(name: str, params: dict[str, Any]) -> Settings | None:
+def _settings(name: str, params: dict[str, Any], explicit: tuple[str, ...]) -> Settings | None:
     if name not in FINE_TUNING:
         return None
     known = {key: value for key, value in params.items() if key in Settings.__dataclass_fields__}
-    return Settings(objective=name, **{**known, "output": Path("outputs")})
+    return Settings(objective=name, explicit=explicit, **{**known, "output": Path("outputs")})
 
 
 def _with_files(name: str, given: tuple[Argument, ...], settings: Settings | None) -> TrainCommand:

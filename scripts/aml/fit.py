@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from entrypoint import memory
+from entrypoint import memory, presets
 from entrypoint.activations import Load, Switches
 from entrypoint.machines import GB, GIB, Size
 from entrypoint.models.card import Model
@@ -36,6 +36,7 @@ def problems(
     there = capacity(size)
     if there is None:
         return found
+    settings = presets.resolved(settings, parameters=model.parameters, rows=None)
     needed = state_bytes(settings, model, teacher, size)
     if needed > there * nodes:
         found.append(
