@@ -230,6 +230,8 @@ class ControlPlane:
             self.resources[path] = self.resource(
                 path, body | {"properties": body["properties"] | ready}
             )
+        if path.endswith("/deployments"):
+            return 200, {"value": [self.resources[at] for at in self.resources if path in at]}
         found = self.resources.get(path)
         return (200, found) if found else (404, error(f"{path} is not there"))
 
