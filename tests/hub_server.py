@@ -368,6 +368,7 @@ class _Handler(BaseHTTPRequestHandler):
         )  # fmt: skip
         if self.command == "HEAD":
             return
+        began = time.monotonic()
         for offset in range(0, limit, BLOCK):
             block = body[offset : min(offset + BLOCK, limit)]
             try:
@@ -376,7 +377,8 @@ class _Handler(BaseHTTPRequestHandler):
                 break
             self.served.sent += len(block)
             if repo.rate and is_large(name) and self.served.open_ended:
-                time.sleep(len(block) / repo.rate)
+                due = began + (offset + len(block)) / repo.rate
+                time.sleep(max(due - time.monotonic(), 0))
         if limit < len(body):
             self.wfile.flush()
             self.close_connection = True
@@ -417,8 +419,8 @@ def git_id(content: bytes) -> str:
 
 
 if __name__ == "__main__":
-    # a process of its own, for measurements: name and folder of a repository
+    # a process of its own, for measurements: name and folder of a repository, bytes a second
     hub = HubServer()
-    hub.add(sys.argv[1], Path(sys.argv[2]))
+    hub.add(sys.argv[1], Path(sys.argv[2]), rate=int(sys.argv[3]))
     print(hub.url, flush=True)
     threading.Event().wait()

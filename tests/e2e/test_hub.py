@@ -345,7 +345,7 @@ def ours():
     shutil.rmtree(Download(reference, os.environ).complete(named_shards))
 
 best = {plain: math.inf, ours: math.inf}
-for _ in range(24):
+for _ in range(6):
     for client in best:
         began = time.perf_counter()
         client()
@@ -359,14 +359,15 @@ print(ratio)
 
 def test_a_download_is_as_fast_as_a_plain_one(trainer: Trainer, tmp_path: Path):
     """Asking, hashing, resuming and locking cost at most a tenth beside the same client's bare
-    transfer; the best of some rounds counts, as anything else on the machine makes one slower."""
+    transfer over a line of 1 Gbit/s. Without a line's limit server, client and hash compete for
+    the cores, and that race says more of the machine. The best of some rounds counts."""
     source = tmp_path / "source"
     source.mkdir()
     (source / WEIGHTS).write_bytes(os.urandom(200 * MIB))
     (source / "config.json").write_text("{}")
     (tmp_path / "race.py").write_text(RACE)
     # in a process of its own, so that it does not share an interpreter with this one
-    hub = trainer.start("-m", "tests.hub_server", NAME, source)
+    hub = trainer.start("-m", "tests.hub_server", NAME, source, 1_000_000_000 // 8)
     try:
         assert hub.stdout
         url = hub.stdout.readline().strip()
