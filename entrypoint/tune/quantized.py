@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -72,12 +73,17 @@ def _rows(checkpointer: Any, name: str, shape: torch.Size) -> Iterator[tuple[str
 
 @contextmanager
 def _instead_of_files(state: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Have the checkpointer convert `state`; its conversion is part of its reading of files."""
+    """Have the checkpointer convert `state`; its conversion is part of its reading of files.
+
+    After each file, here after each weight, it would also look for garbage in the whole process,
+    which takes longer than everything else.
+    """
     from torchtune.training.checkpointing import _checkpointer
 
-    stock = _checkpointer.safe_torch_load
+    stock = _checkpointer.safe_torch_load, _checkpointer.gc
     _checkpointer.safe_torch_load = lambda *_, **__: dict(state)
+    _checkpointer.gc = SimpleNamespace(collect=lambda: 0)
     try:
         yield
     finally:
-        _checkpointer.safe_torch_load = stock
+        _checkpointer.safe_torch_load, _checkpointer.gc = stock
