@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from entrypoint.data.source import EMBEDDED_FOLDER
 from tests.recipes import UNPACKED, recipe, train, train_stock
 
+pytestmark = pytest.mark.e2e
+
 ROWS = 24
 
 

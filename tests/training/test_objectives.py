@@ -12,6 +12,8 @@ from entrypoint.errors import Interrupted, SettingsError
 from tests.recipes import STOCK_LOSS, few_rows, losses, recipe, train, train_stock
 from tests.tiny import write_tiny_model
 
+pytestmark = pytest.mark.e2e
+
 PLAIN = ("packing_window=null", "fused_layers=false")
 """What turns the speed-ups off."""
 UNCLIPPED = "clip_grad_norm=null"

@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from entrypoint.errors import Interrupted, SettingsError, TrainingError
 from tests.recipes import UNPACKED, few_rows, losses, metrics, recipe, train, train_stock
 
+pytestmark = pytest.mark.e2e
+
 METHODS = pytest.mark.parametrize("method", ["lora", "full"])
 
 

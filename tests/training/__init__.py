@@ -1,0 +1,1 @@
+"""Training the tiny model in the test's own process, beside torchtune's own recipes."""
