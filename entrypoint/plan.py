@@ -62,6 +62,9 @@ otherwise would train something else than the plan shows and the manifest record
 LONGEST_ROW = 2048
 """Default of --max-seq-len, in tokens, for models whose context is not shorter."""
 
+LEAST_WINDOW = 2048
+"""Tokens that short rows are laid together to: larger matrix products are faster."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
@@ -160,7 +163,7 @@ def make_plan(
         "checkpoint_files": list(model.shards),
         "max_seq_len": max_seq_len,
         # a window holds the longest row there can be
-        "packing_window": max_seq_len,
+        "packing_window": max(max_seq_len, LEAST_WINDOW),
         "log_every_seconds": settings.log_every,
         "save_every": settings.save_every,
         "keep": settings.keep,

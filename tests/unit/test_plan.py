@@ -94,6 +94,11 @@ def test_a_short_context_is_the_default_length():
     assert plan().variables["max_seq_len"] == 2048
 
 
+def test_short_rows_are_laid_together_and_a_long_one_has_room():
+    assert plan(max_seq_len=512).variables["packing_window"] == 2048
+    assert plan(max_seq_len=4096).variables["packing_window"] == 4096
+
+
 def test_a_row_longer_than_the_context_is_refused():
     with pytest.raises(SettingsError, match="TRAIN_MAX_SEQ_LEN"):
         plan(max_seq_len=8193)
