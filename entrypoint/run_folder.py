@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 
 OUTPUTS = Path("outputs")
@@ -79,5 +80,7 @@ class RunFolder:
 
 
 def default_output(kind: str, name: str) -> Path:
-    """A folder under outputs/ that says what and when."""
-    return OUTPUTS / f"{kind}-{Path(name).name}-{datetime.now():%Y%m%d-%H%M%S}"
+    """A folder under outputs/ that says what and when, and is not there yet."""
+    first = OUTPUTS / f"{kind}-{Path(name).name}-{datetime.now():%Y%m%d-%H%M%S}"
+    more = (first.with_name(f"{first.name}-{number}") for number in count(2))
+    return next(path for path in chain((first,), more) if not path.exists())
