@@ -2,8 +2,8 @@
 
 import ctypes
 import platform
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FOLDERS = (
@@ -35,3 +35,25 @@ def give_back_large_blocks() -> None:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
+
+
+def give_back() -> None:
+    """Have glibc return all that is free to the system. Does nothing without glibc."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def giving_back(threshold: int = 32 << 20) -> Iterator[None]:
+    """Return large blocks at once for a while, and in the end all that is free.
+
+    Args:
+        threshold: bytes, from then on; glibc takes no more than the default.
+    """
+    give_back_large_blocks()
+    try:
+        yield
+    finally:
+        give_back()
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, threshold)

@@ -242,7 +242,7 @@ def show_plan(plan: Plan, estimate: Estimate, console: Console) -> None:
         + (f" on {world.nodes} nodes" if world.nodes > 1 else ""),
         "memory": sizing.in_short(estimate),
         **({"time": sizing.time_in_short(estimate)} if estimate.seconds else {}),
-        "output": f"{plan.folder.root} (up to {plan.disk_bytes / launch.GIB:.1f} GiB)",
+        "output": f"{plan.folder.root} (up to {sizing.gib(plan.disk_bytes)})",
     }
     for name, value in rows.items():
         console.print(f"{name:<7} {value}", markup=False)

@@ -30,7 +30,7 @@ class Method(Protocol):
         """The decoder of a recipe's `model`, with weights at random."""
 
     def prepare(self, model: Any, base: Weights, ranks: Ranks) -> None:
-        """Choose what is trained, and load the base model's weights."""
+        """Choose what is trained, and load the base model's weights, which may leave `base`."""
 
     def artifacts(self, weights: Weights) -> dict[str, Any]:
         """What torchtune's checkpointer saves, from all weights of the model on the CPU."""
@@ -114,6 +114,7 @@ class Adapter:
             base_missing=missing,
             base_unexpected=unexpected,
         )
+        base.clear()  # with it goes the file, which is mapped
         if self.nf4:
             left = nf4.quantize(model, ranks.size, _place(ranks))
             model.to(_place(ranks))

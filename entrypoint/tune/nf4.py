@@ -8,6 +8,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
 
+from entrypoint import allocator
 from entrypoint.methods import nf4_blocks
 
 
@@ -23,14 +24,15 @@ def quantize(model: Any, parts: int, device: torch.device) -> list[str]:
         divided evenly.
     """
     left = []
-    for name, module in _frozen(model):
-        weight = module.weight.detach().to(device)
-        blocks = None if len(weight) % parts else nf4_blocks(weight.numel() // parts)
-        if blocks is None:
-            left.append(name)
-        else:
-            packed = to_nf4(weight.contiguous(), *blocks)
-            module.weight = nn.Parameter(packed, requires_grad=False)
+    with allocator.giving_back():
+        for name, module in _frozen(model):
+            weight = module.weight.detach().to(device)
+            blocks = None if len(weight) % parts else nf4_blocks(weight.numel() // parts)
+            if blocks is None:
+                left.append(name)
+            else:
+                packed = to_nf4(weight.contiguous(), *blocks)
+                module.weight = nn.Parameter(packed, requires_grad=False)
     return left
 
 

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from entrypoint import noise
+from entrypoint import allocator, noise
 from entrypoint.tune import agent, compat
 
 if __name__ == "__main__":
@@ -95,6 +95,7 @@ def train(recipe: DictConfig, ranks: Ranks, stop: Stop) -> None:
             _resume(loop, wanted)
         loop.run()
         loop.load_best()
+        allocator.give_back()  # what steps took is of no use to copies of weights
         weights = full_weights(loop.model, ranks)
         if ranks.leads:
             artifacts = method.artifacts(dict(weights))
