@@ -29,6 +29,7 @@ WIDTH, HEIGHT = 1100, 1000
 LIMIT_BYTES = 300_000
 BEGIN = "embedded: "
 """The line that the picture begins with: scores are what a run is made for."""
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
 COMMAND = ("sft", "--then", "quantize,eval")
 
 
@@ -85,7 +86,9 @@ def record(arguments: tuple[str, ...], place: Path) -> str:
 def draw(shown: str, title: str, path: Path) -> None:
     """The last screen of a terminal, from the scores on."""
     lines = shown.replace("\r\n", "\n").split("\n")
-    begin = max(number for number, line in enumerate(lines) if line.startswith(BEGIN))
+    begin = max(
+        number for number, line in enumerate(lines) if STYLE.sub("", line).startswith(BEGIN)
+    )
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     for line in lines[begin:]:
         console.print(Text.from_ansi(line.split("\r")[-1]))

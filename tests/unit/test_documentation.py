@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.docs import commands, hooks, messages
+from scripts.docs import commands, hooks, messages, pictures
 from tests.documents import BLOCK, ROOT
 
 DOCS = ROOT / "docs"
@@ -104,3 +104,13 @@ def test_both_readmes_have_the_same_commands_headings_and_pictures():
     assert levels[0] == levels[1]
     pictures = [re.findall(r"!\[.*?\]\((.+?)\)", text) for text in (english, korean)]
     assert pictures[0] == pictures[1]
+
+
+def test_a_terminal_is_drawn_from_its_scores_on_without_a_font_from_elsewhere(tmp_path: Path):
+    shown = "earlier\r\n\x1b[3membedded: 50 rows\x1b[0m\r\n 1%\r99% done\r\n"
+    pictures.draw(shown, "train sft", tmp_path / "terminal.svg")
+    text = (tmp_path / "terminal.svg").read_text("utf-8").replace("&#160;", " ")
+    assert "embedded: 50 rows" in text
+    assert "99% done" in text
+    assert "earlier" not in text
+    assert "@font-face" not in text
