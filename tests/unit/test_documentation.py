@@ -1,15 +1,13 @@
-"""The documents: generated pages are up to date, the site has no warning, links lead somewhere, and
-both READMEs say the same."""
+"""The documents: generated pages are up to date, links lead somewhere, and both READMEs say the
+same. The site is in tests/e2e/test_site.py."""
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from scripts.docs import commands, hooks, messages, pictures
+from scripts.docs import commands, hooks, messages
 from tests.documents import BLOCK, ROOT
 
 DOCS = ROOT / "docs"
@@ -43,28 +41,6 @@ def test_every_message_has_an_entry_with_its_code(tmp_path: Path):
         "## The code of the process that failed", "", "| message | to do |", "|---|---|",
         "| it ended |  |",
     ]  # fmt: skip
-
-
-def test_the_site_is_made_without_a_warning(tmp_path: Path):
-    site = tmp_path / "site"
-    ended = subprocess.run(
-        (
-            sys.executable, "-m", "mkdocs", "build", "--strict",
-            "--config-file", "scripts/docs/mkdocs.yml", "--site-dir", str(site),
-        ),
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert "WARNING" not in ended.stderr
-    pages = {path.stem for path in site.glob("*.html")}
-    assert {path.stem for path in DOCS.glob("*.md")} <= pages
-    text = (site / "from-the-lab.html").read_text("utf-8")
-    assert "<em>Needs Azure.</em>" in text
-    assert "tested:" not in text
-    # nothing is fetched from elsewhere
-    linked = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"([^\"]+)\"", text)
-    assert linked
-    assert not [link for link in linked if "//" in link]
 
 
 def test_every_need_has_words_on_the_site():
@@ -104,13 +80,3 @@ def test_both_readmes_have_the_same_commands_headings_and_pictures():
     assert levels[0] == levels[1]
     pictures = [re.findall(r"!\[.*?\]\((.+?)\)", text) for text in (english, korean)]
     assert pictures[0] == pictures[1]
-
-
-def test_a_terminal_is_drawn_from_its_scores_on_without_a_font_from_elsewhere(tmp_path: Path):
-    shown = "earlier\r\n\x1b[3membedded: 50 rows\x1b[0m\r\n 1%\r99% done\r\n"
-    pictures.draw(shown, "train sft", tmp_path / "terminal.svg")
-    text = (tmp_path / "terminal.svg").read_text("utf-8").replace("&#160;", " ")
-    assert "embedded: 50 rows" in text
-    assert "99% done" in text
-    assert "earlier" not in text
-    assert "@font-face" not in text
