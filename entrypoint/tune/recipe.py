@@ -63,7 +63,9 @@ def main(recipe: DictConfig) -> None:
             # mostly all processes fail alike: the first one says why, and ends the others
             agreed = isinstance(error, Interrupted)
             if ranks.leads or not (agreed or stop.awaited(ALIKE_S)):
-                print(f"Error: {error}", file=sys.stderr, flush=True)
+                # of what was asked for, `train` says what to do next
+                said = error.what if agreed else f"Error: {error}"
+                print(said, file=sys.stderr, flush=True)
             if agreed:
                 worlds.leave()
             sys.exit(int(error.exit_code))

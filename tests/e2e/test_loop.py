@@ -103,6 +103,7 @@ def test_a_signal_saves_a_checkpoint_that_the_same_command_goes_on_from(
     process.send_signal(number)
     out, error = process.communicate(timeout=120)
     assert process.returncode == code, out + error
+    assert (out + error).count("Error:") == 1
     assert "a checkpoint is saved" in error
     assert "--resume auto" in error
     done = len(steps_of(output))

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import litgpt.finetune.lora
 import torch
 from litgpt.args import EvalArgs, TrainArgs
 from litgpt.data.base import DataModule, get_sft_collate_fn
-from litgpt.finetune.lora import setup
 from litgpt.prompts import Default
 from litgpt.scripts.convert_hf_checkpoint import convert_hf_checkpoint
 from notes import Notes
@@ -68,7 +68,9 @@ def main() -> None:
             notes.note(metrics["loss"])
 
     lightning.Fabric.log_dict = log
-    setup(
+    # it looks for the settings of the adapters on a command line that there is none of
+    litgpt.finetune.lora.merge_lora = lambda **_: None
+    litgpt.finetune.lora.setup(
         checkpoint_dir=model,
         out_dir=Path(job["folder"], "out"),
         precision={"fp32": "32-true", "bf16": "bf16-true"}[job["dtype"]],
