@@ -46,3 +46,25 @@ print(libc.mallinfo2().mapped - before >= 8 << 20)
             (sys.executable, "-c", code, how), capture_output=True, text=True, check=True
         )
         assert ended.stdout.strip() == mapped
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_large_blocks_are_given_back_for_a_while():
+    code = """
+import ctypes
+from entrypoint import allocator
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+class Usage(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena b c d mapped f g h i j".split()]
+libc.mallinfo2.restype = Usage
+def mapped():
+    before = libc.mallinfo2().mapped
+    libc.malloc(8 << 20)
+    return libc.mallinfo2().mapped - before >= 8 << 20
+with allocator.giving_back():
+    print(mapped())
+print(mapped())
+"""
+    ended = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["True", "False"]
