@@ -40,6 +40,9 @@ UNEVEN = 0.1
 PACKING_NUMBERS = 32
 """For each number of a matrix while torchao looks for its nearest of the 16 of NF4: differences and
 their absolute values."""
+UNPACKING_BYTES = 64
+"""For each number of a matrix while weights in NF4 become whole again. Measured; it differs from
+run to run."""
 LOADED = 0.5
 """Share of a process's own memory that it has when it loads weights."""
 FILE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
@@ -209,5 +212,7 @@ def saving_bytes(settings: Settings, model: Model, element: int) -> int:
     if not traits.adapter:
         return 3 * trained
     merged = sum(map(prod, adapted_weights(settings, model).values())) * element
-    whole = model.parameters * element if traits.nf4 else 0
+    whole = 0
+    if traits.nf4:
+        whole = model.parameters * element + UNPACKING_BYTES * sizes_of(model).largest
     return frozen_bytes(settings, model, element) + 3 * trained + merged + whole

@@ -49,7 +49,9 @@ CASES: dict[str, Case] = {
     "small lora bf16, 16 rows, 10 steps": Case(
         settings={"dtype": "bf16", "batch_size": 16, "max_seq_len": 2048}, steps=10
     ),
-    "small dora bf16": Case(settings={"method": "dora", "dtype": "bf16", **SEQUENCE}),
+    "small dora bf16, 10 steps": Case(
+        settings={"method": "dora", "dtype": "bf16", **SEQUENCE}, steps=10
+    ),
     "small lora fp32, 8 rows, window 512": Case(
         settings={"batch_size": 8, "max_seq_len": 2048}, overrides=("packing_window=512",)
     ),
