@@ -1,5 +1,7 @@
 """Peak memory of `train quantize`, above an idle process with the same imports, on a random bf16
-model of 2 GB; exit code 1 above the bound: python scripts/bench_quantize.py [METHOD]"""
+model of 2 GB; exit code 1 above the bound: python scripts/bench_quantize.py [METHOD [ROWS]].
+
+The 4-bit methods round by ROWS of the built-in task, 0 by default."""
 
 import sys
 import tempfile
@@ -9,10 +11,12 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama  # noqa: F401 - an idle process has it too
 
+from entrypoint.data.dataset import load
 from entrypoint.models.embedded.materialise import embedded_folder, materialise
 from entrypoint.noise import hide_loading_bars, silence
 from entrypoint.quantization.folder import quantize, size_bytes
 from entrypoint.quantization.model import configuration
+from entrypoint.quantization.samples import Calibration
 from entrypoint.schemes import Scheme
 from entrypoint.topology import World
 
@@ -49,25 +53,28 @@ def peak_bytes() -> int:
 def main() -> None:
     silence()
     hide_loading_bars()
-    if len(sys.argv) == 3:
+    if len(sys.argv) == 4:
         scheme = Scheme(method=sys.argv[1])  # type: ignore[arg-type]
         configuration(scheme, WORLD)
-        folder = Path(sys.argv[2])
+        folder, count = Path(sys.argv[3]), int(sys.argv[2])
+        data = load("embedded", {}, dry=False).train
+        calibration = Calibration(reference="embedded", file=data, count=count) if count else None
         idle = peak_bytes()
-        quantize(folder, scheme, WORLD, folder.with_name("quantized"))
+        quantize(folder, scheme, WORLD, folder.with_name("quantized"), calibration)
         peak = peak_bytes() - idle
         size = size_bytes(folder)
-        print(f"{scheme.method}: {peak / 1e6:,.0f} MB for a model of {size / 1e6:,.0f} MB: "
-              f"{peak / size:.2f}")  # fmt: skip
+        print(f"{scheme.method}, {count} rows: {peak / 1e6:,.0f} MB for a model of "
+              f"{size / 1e6:,.0f} MB: {peak / size:.2f}")  # fmt: skip
         sys.exit(peak > BOUND * size)
     import subprocess
 
-    method = sys.argv[1] if len(sys.argv) == 2 else Scheme().method
+    method = sys.argv[1] if len(sys.argv) > 1 else Scheme().method
+    rows = sys.argv[2] if len(sys.argv) > 2 else "0"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         write_model(folder)
         # what the model was written with must not count
-        subprocess.run((sys.executable, __file__, method, folder), check=True)
+        subprocess.run((sys.executable, __file__, method, rows, folder), check=True)
 
 
 if __name__ == "__main__":
