@@ -120,9 +120,11 @@ def test_the_reference_is_asked_once_and_only_about_rows_that_are_met(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     given = {"objective": "dpo", "precompute_reference": True, "max_steps": 2}
-    config = recipe(tiny_model, tmp_path / "run", resume="auto", **given)
+    # a window holds one pair
+    short = "packing_window=256"
+    config = recipe(tiny_model, tmp_path / "run", short, resume="auto", **given)
     with pytest.raises(Interrupted, match="log-probabilities of 3 pairs"):
-        # a look behind each forward pass; a window of 256 tokens holds one pair
+        # a look behind each forward pass
         train(config, stop_at_look=3)
     (cache,) = (tmp_path / "run" / "reference").glob("*.safetensors")
     assert len(load_file(cache)["keys"]) == 3
@@ -133,7 +135,7 @@ def test_the_reference_is_asked_once_and_only_about_rows_that_are_met(
     assert "0 of 8 pairs" in said
     assert "0 of 5 pairs" in said, "what was known was computed again"
     before = cache.stat().st_mtime_ns
-    train(recipe(tiny_model, tmp_path / "run", resume="auto", **given))
+    train(recipe(tiny_model, tmp_path / "run", short, resume="auto", **given))
     assert cache.stat().st_mtime_ns == before
 
 
