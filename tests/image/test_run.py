@@ -117,7 +117,11 @@ def test_outputs_that_cannot_be_written_are_refused_before_anything_else(
 
 def test_too_little_memory_is_said_to_be_that(image: str, folder: Path, outputs: Path):
     run = ("--memory", "350m", "--memory-swap", "350m", *mounts(folder, outputs))
-    ended = train(image, "sft", *TINY, "--output", "outputs/run", run=run, code=None)
+    arguments = ("sft", *TINY, "--output", "outputs/run")
+    refused = train(image, *arguments, run=run, code=6)
+    assert "--no-fit-check" in refused.stdout
+    assert list(outputs.iterdir()) == []
+    ended = train(image, *arguments, "--no-fit-check", run=run, code=None)
     assert ended.returncode in (7, 137)
     if ended.returncode == 7:
         assert "memory ran out, most likely" in ended.stdout
