@@ -41,8 +41,7 @@ PACKING_NUMBERS = 32
 """For each number of a matrix while torchao looks for its nearest of the 16 of NF4: differences and
 their absolute values."""
 UNPACKING_BYTES = 64
-"""For each number of a matrix while weights in NF4 become whole again. Measured; it differs from
-run to run."""
+"""For each number of a matrix while weights in NF4 become whole again. Measured."""
 LOADED = 0.5
 """Share of a process's own memory that it has when it loads weights."""
 FILE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}

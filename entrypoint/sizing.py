@@ -1,7 +1,6 @@
 """Whether a run fits its machine, before anything is downloaded for it."""
 
 import shlex
-from pathlib import Path
 
 from entrypoint.data import lengths
 from entrypoint.data.lengths import Lengths
@@ -9,7 +8,6 @@ from entrypoint.errors import DoesNotFitError
 from entrypoint.estimate import Asked, Estimate, estimate, switches_of
 from entrypoint.fitting import choices
 from entrypoint.machines import GIB, this_machine
-from entrypoint.models.card import Model
 from entrypoint.models.companions import FAST
 from entrypoint.plan import Plan
 
@@ -51,13 +49,9 @@ def asked_by(plan: Plan, recipe: str, rows: Lengths | None = None) -> Asked:
 
 def look(plan: Plan) -> Lengths:
     """Rows of a plan's data set in tokens."""
-    return lengths.look(plan.dataset, tokenizer_of(plan.model), plan.variables["max_seq_len"])
-
-
-def tokenizer_of(model: Model) -> Path | None:
-    """The file that a model's tokens can be counted with, if it is there."""
-    path = model.folder / FAST
-    return path if path.is_file() else None
+    folder = plan.model.folder
+    counted = (folder / FAST).is_file()
+    return lengths.look(plan.dataset, folder if counted else None, plan.variables["max_seq_len"])
 
 
 def estimate_of(plan: Plan, recipe: str) -> Estimate:

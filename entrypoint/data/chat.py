@@ -8,14 +8,13 @@ from typing import Any, Literal
 from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from entrypoint.data.rows import Conversation
 from entrypoint.errors import ModelError
 from entrypoint.models.card import read_config
 
 Message = Mapping[str, Any]
 TrainOn = Literal["last", "all"]
 Span = tuple[int, int]
-Conversation = tuple[Sequence[Message], list[Any] | None]
-"""Messages, and the tools that they may call."""
 
 
 class RewritesTurns(ValueError):

@@ -8,16 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2.exceptions import TemplateError
+
+from entrypoint.data.chat_template import ChatTemplate
 from entrypoint.data.dataset import Dataset
+from entrypoint.data.rows import Row, conversations
 from entrypoint.data.shapes import Task
 from entrypoint.data.windows import alike, best_fit, twins
+from entrypoint.models.companions import FAST
 
 SAMPLE = 512
 """Rows that are looked at."""
 STEPS_OF_SAMPLE = 1024
 """Rows that are drawn from these, to see what steps they make."""
 MARKED = 5
-"""Tokens that a chat template writes around a message."""
+"""Tokens that a chat template writes around a message, where the model's is not there."""
 CHARACTERS_OF_TOKEN = 3.5
 """Of English text, where the model's tokenizer is not there."""
 
@@ -63,41 +68,68 @@ class Steps:
     mean_labels: float
 
 
-def look(dataset: Dataset, tokenizer: Path | None, max_seq_len: int) -> Lengths:
+def look(dataset: Dataset, folder: Path | None, max_seq_len: int) -> Lengths:
     """Rows of a data set in tokens.
 
     Args:
-        tokenizer: the model's tokenizer.json, if it is there.
+        folder: the model's, if it has a tokenizer.json.
     """
     lines = list(sample(dataset.train.path)) or [blank(dataset)]
-    rows = [pieces(json.loads(line), dataset.task) for line in lines]
-    texts = [text for row in rows for sequence in row for _, text, _ in sequence]
-    encoded = iter(encode(texts, tokenizer))
+    rows = [json.loads(line) for line in lines]
+    made = [pieces(row, dataset.task) for row in rows]
+    texts = [text for row in made for sequence in row for _, text, _ in sequence]
+    encoded = iter(encode(texts, folder))
+    whole = iter(written(rows, folder) if folder and dataset.task != "text" else ())
     found, share = [], 0.0
-    for line, row in zip(lines, rows, strict=True):
-        sequences = tuple(_cut(sequence, encoded, max_seq_len) for sequence in row)
-        share = max(share, max(whole for _, whole in sequences) / len(line))
-        found.append(tuple(sequenced for sequenced, _ in sequences))
+    for line, row in zip(lines, made, strict=True):
+        sequences = [_sequenced(sequence, encoded, next(whole, None)) for sequence in row]
+        share = max(share, max(len(one.tokens) for one in sequences) / len(line))
+        found.append(tuple(_cut(one, max_seq_len) for one in sequences))
     longest = max(len(each.tokens) for row in found for each in row)
     return Lengths(
         rows=tuple(found),
-        counted=tokenizer is not None,
+        counted=folder is not None,
         longest=max(longest, min(int(dataset.train.longest * share), max_seq_len)),
     )
 
 
-def _cut(
-    sequence: list[tuple[int, str, bool]], encoded: Iterator[Sequence[int]], limit: int
-) -> tuple[Sequenced, int]:
-    """A sequence cut to the limit, and how long it was."""
+def _sequenced(
+    sequence: list[tuple[int, str, bool]],
+    encoded: Iterator[Sequence[int]],
+    whole: Sequence[int] | None,
+) -> Sequenced:
+    """A sequence, made of its texts where the chat template has not written it."""
     tokens: list[int] = []
     labels = 0
     for mark, _, trained in sequence:
         ids = next(encoded)
         tokens += (mark,) * (MARKED if mark else 1)
         tokens += ids
-        labels += (len(ids) + 1) * (trained and len(tokens) <= limit)
-    return Sequenced(tokens=tuple(tokens[:limit]), labels=max(labels, 1)), len(tokens)
+        labels += (len(ids) + 1) * trained
+    return Sequenced(tokens=tuple(tokens if whole is None else whole), labels=labels)
+
+
+def _cut(one: Sequenced, limit: int) -> Sequenced:
+    """What a row of at most so many tokens has of it: answers are at the end."""
+    labels = one.labels - max(len(one.tokens) - limit, 0)
+    return Sequenced(tokens=one.tokens[:limit], labels=max(labels, 1))
+
+
+def written(rows: Sequence[Row], folder: Path) -> list[Sequence[int] | None]:
+    """Conversations as the model's chat template writes them, in tokens. None stands for what it
+    refuses; which row that is, is said when all of them are looked at."""
+    texts: list[str | None] = []
+    try:
+        template = ChatTemplate(folder)
+    except TemplateError:
+        return []
+    for conversation in conversations(rows):
+        try:
+            texts.append(template.render(conversation))
+        except TemplateError:
+            texts.append(None)
+    ids = iter(encode([text for text in texts if text is not None], folder))
+    return [None if text is None else next(ids) for text in texts]
 
 
 def sample(path: Path) -> Iterator[str]:
@@ -148,13 +180,13 @@ def _said(messages: list[dict[str, Any]], trained: bool) -> list[tuple[int, str,
     ]
 
 
-def encode(texts: list[str], tokenizer: Path | None) -> list[Sequence[int]]:
-    """Texts as tokens: by the tokenizer, or as many as English would have."""
-    if tokenizer is None:
+def encode(texts: list[str], folder: Path | None) -> list[Sequence[int]]:
+    """Texts as tokens: by the model's tokenizer, or as many as English would have."""
+    if folder is None:
         return [[hash(part) for part in _parts(text)] for text in texts]
     from tokenizers import Tokenizer
 
-    made = Tokenizer.from_file(str(tokenizer))
+    made = Tokenizer.from_file(str(folder / FAST))
     made.no_truncation()
     made.no_padding()
     return [found.ids for found in made.encode_batch(texts, add_special_tokens=False)]

@@ -1,11 +1,13 @@
 """A canonical row, as `prepare` writes it, and the conversation that it stands for."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
 Message = dict[str, Any]
+Conversation = tuple[Sequence[Mapping[str, Any]], list[Any] | None]
+"""Messages, and the tools that they may call."""
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -37,6 +39,13 @@ def to_answered(row: Row, side: str) -> list[Message]:
     assistant says in the prompt carries no loss."""
     prompt = [{**message, "weight": 0} for message in to_messages({"messages": row["prompt"]})]
     return [*prompt, *to_messages({"messages": row[side]})]
+
+
+def conversations(rows: Sequence[Row]) -> list[Conversation]:
+    """Those that rows stand for: two of a preference row."""
+    if "messages" in rows[0]:
+        return [(to_messages(row), to_tools(row)) for row in rows]
+    return [(to_answered(row, side), None) for row in rows for side in ("chosen", "rejected")]
 
 
 def _message(message: Row) -> Message:

@@ -4,8 +4,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from entrypoint.data.chat import Chat, Conversation, Encoded, RewritesTurns
-from entrypoint.data.rows import to_answered, to_messages, to_tools
+from entrypoint.data.chat import Chat, Encoded, RewritesTurns
+from entrypoint.data.rows import conversations
 from entrypoint.errors import DataError, ModelError
 from entrypoint.models.tokenizers import no_chat_template
 
@@ -25,13 +25,6 @@ def render(chat: Chat, rows: list[dict[str, Any]]) -> Callable[[], list[Encoded]
     if "text" in rows[0]:
         return functools.partial(chat.encode_documents, [row["text"] for row in rows])
     return functools.partial(chat.encode_texts, *chat.render_all(conversations(rows)))
-
-
-def conversations(rows: list[dict[str, Any]]) -> list[Conversation]:
-    """Those that rows stand for: two of a preference row."""
-    if "messages" in rows[0]:
-        return [(to_messages(row), to_tools(row)) for row in rows]
-    return [(to_answered(row, side), None) for row in rows for side in ("chosen", "rejected")]
 
 
 def name_the_row(chat: Chat, rows: list[dict[str, Any]], where: Any) -> None:

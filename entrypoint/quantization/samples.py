@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from entrypoint.data.rows import conversations
 from entrypoint.data.writing import RowFile
 from entrypoint.errors import DataError
 from entrypoint.models.tokenizers import no_chat_template
@@ -36,7 +37,6 @@ def token_ids(checkpoint: Path, calibration: Calibration) -> list[list[int]]:
     from jinja2.exceptions import TemplateError
 
     from entrypoint.data.chat import Chat
-    from entrypoint.data.sequences import conversations
 
     rows = list(_spread(calibration))
     chat = Chat(str(checkpoint))

@@ -98,10 +98,11 @@ def train(recipe: DictConfig, ranks: Ranks, stop: Stop) -> None:
         loop.run()
         loop.load_best()
         allocator.give_back()  # what steps took is of no use to copies of weights
-        weights = full_weights(loop.model, ranks)
-        if ranks.leads:
-            artifacts = method.artifacts(dict(weights))
-            checkpointer.save_checkpoint(artifacts, epoch=recipe.epochs - 1)
+        with allocator.giving_back():
+            weights = full_weights(loop.model, ranks)
+            if ranks.leads:
+                artifacts = method.artifacts(dict(weights))
+                checkpointer.save_checkpoint(artifacts, epoch=recipe.epochs - 1)
         # torchrun gives processes that end early 300 s to wait for the others
         ranks.total(0)
 
