@@ -33,14 +33,14 @@ class Answer:
     """What a run takes on one kind of machine."""
 
     plan: Plan
-    asked: Estimate
+    estimate: Estimate
     fitting: tuple[Choice, ...]
     """Cheapest first."""
 
 
 def facts(found: Found, first: Answer) -> dict[str, Any]:
     """What is alike on all machines, for JSON."""
-    rows = first.asked.asked.lengths
+    rows = first.estimate.asked.lengths
     return {
         "version": VERSION,
         "objective": found.settings.objective,
@@ -59,7 +59,7 @@ def facts(found: Found, first: Answer) -> dict[str, Any]:
 def described(found: Answer) -> dict[str, Any]:
     """What is known of one machine, for JSON."""
     return {
-        **as_dict(found.asked),
+        **as_dict(found.estimate),
         "fitting": [
             {"options": list(choice.options), **as_dict(choice.found)} for choice in found.fitting
         ],
@@ -69,7 +69,7 @@ def described(found: Answer) -> dict[str, Any]:
 def show(found: Found, answers: list[Answer], console: Console) -> None:
     """The same for people."""
     settings = found.settings
-    rows = answers[0].asked.asked.lengths
+    rows = answers[0].estimate.asked.lengths
     said = "counted" if rows.counted else "estimated from characters"
     lines = {
         "model": f"{found.model.reference}: {found.model.parameters / 1e6:,.0f} M parameters",
@@ -88,24 +88,24 @@ def show(found: Found, answers: list[Answer], console: Console) -> None:
 
 def show_one(found: Answer, console: Console) -> None:
     """What is known of one machine."""
-    asked = found.asked
+    made = found.estimate
     world = found.plan.world
     kind = f"{world.device}, {world.dtype}"
     if world.ranks > 1:
         kind += f", {world.ranks} processes"
     if world.nodes > 1:
         kind += f" on {world.nodes} nodes"
-    console.print(f"\n{asked.machine.name} ({kind})", markup=False)
+    console.print(f"\n{made.machine.name} ({kind})", markup=False)
     for name, said in PARTS.items():
-        if size := getattr(asked.footprint, name):
+        if size := getattr(made.footprint, name):
             console.print(f"  {said:<28} {gib(size):>10}", markup=False)
-    verdict = {True: "fits", False: "does not fit", None: "memory not known"}[asked.fits]
-    there = f" of {gib(asked.there)}" if asked.there is not None else ""
+    verdict = {True: "fits", False: "does not fit", None: "memory not known"}[made.fits]
+    there = f" of {gib(made.there)}" if made.there is not None else ""
     each = " in each process" if world.ranks > 1 else ""
     console.print(
-        f"  {'together':<28} {gib(asked.footprint.total):>10}{there}{each}: {verdict}", markup=False
+        f"  {'together':<28} {gib(made.footprint.total):>10}{there}{each}: {verdict}", markup=False
     )
-    console.print(f"  {asked.asked.steps:,} steps, {asked.tokens:,} tokens, {costs(asked)}")
+    console.print(f"  {made.asked.steps:,} steps, {made.tokens:,} tokens, {costs(made)}")
     if not found.fitting:
         return
     table = Table(box=None, pad_edge=False, show_edge=False)

@@ -8,11 +8,11 @@ from omegaconf import OmegaConf
 
 from entrypoint.activations import Load, Switches, sizes_of
 from entrypoint.data.lengths import Lengths, Steps, steps_of
+from entrypoint.errors import SettingsError
 from entrypoint.machines import Machine
 from entrypoint.memory import Footprint, footprint
 from entrypoint.methods import LORA_RANK, TRAITS, trained_parameters
-from entrypoint.models.card import Model
-from entrypoint.objectives import is_own_teacher, second_model
+from entrypoint.models.card import BYTES_PER_ELEMENT, Model
 from entrypoint.settings import Settings
 
 MOMENTS = {"AdamW": 2, "Adam": 2, "SGD": 0, "Adagrad": 1, "RMSprop": 1}
@@ -84,18 +84,37 @@ class Estimate:
 
 
 def switches_of(recipe: str) -> Switches:
-    """What a rendered recipe says beside the plan that decides on memory."""
+    """What a rendered recipe says beside the plan that decides on memory.
+
+    Raises:
+        SettingsError: it names no optimizer, no loss or an unknown number format.
+    """
     found: Any = OmegaConf.create(recipe)
-    optimizer = str(found.optimizer._component_).rpartition(".")[2]
+    optimizer = _component(found, "optimizer").rpartition(".")[2]
+    second = found.get("teacher_dtype")
+    if second not in (None, *BYTES_PER_ELEMENT):
+        raise SettingsError(
+            f"there is no number format {second}",
+            where="--set teacher_dtype",
+            hint=" or ".join(BYTES_PER_ELEMENT),
+        )
     return Switches(
         window=found.get("packing_window"),
         fused=bool(found.get("fused_layers")),
         checkpointing=bool(found.get("enable_activation_checkpointing")),
         moments=MOMENTS.get(optimizer, 2),
-        second_dtype=found.get("teacher_dtype"),
+        second_dtype=second,
         chunked=found.get("objective", "sft") == "dpo"
-        or not str(found.loss._component_).startswith(TORCHTUNES_OWN_LOSS),
+        or not _component(found, "loss").startswith(TORCHTUNES_OWN_LOSS),
     )
+
+
+def _component(recipe: Any, key: str) -> str:
+    path = f"{key}._component_"
+    named = OmegaConf.select(recipe, path)
+    if not named:
+        raise SettingsError(f"the recipe has no {path}", where=f"--set {key}, or the template")
+    return str(named)
 
 
 def estimate(
@@ -192,9 +211,8 @@ def work_of_step(asked: Asked, steps: Steps) -> float:
         # once for each pair, or once for each pair and epoch
         work += forward / (asked.epochs if settings.precompute_reference else 1)
     if settings.objective == "kd":
-        own = is_own_teacher(settings, model, asked.teacher)
-        taught = model if own else second_model(settings, model, asked.teacher)
-        work += work_of_forward(taught, steps) if taught else 0
+        # the teacher is asked, be it the student's own base or a model beside it
+        work += work_of_forward(asked.teacher or model, steps)
     return work
 
 
@@ -208,7 +226,7 @@ def tokens_of_method(settings: Settings) -> int:
 def work_of_forward(model: Model, steps: Steps) -> float:
     """Floating-point operations of a step's forward passes."""
     sizes = sizes_of(model)
-    row = steps.mean_tokens / max(steps.rows, 1)
+    row = steps.mean_tokens / steps.rows
     # scores and weighted values, of the half that is not in the future
     attention = 2 * sizes.layers * sizes.queries * row * steps.mean_tokens
     head = 2 * sizes.vocab * sizes.hidden * steps.mean_labels

@@ -3,16 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import get_args
+from typing import Any, get_args
 
 from entrypoint.activations import Switches
 from entrypoint.errors import SettingsError
 from entrypoint.estimate import Asked, Estimate, Speed, estimate
 from entrypoint.machines import Machine
-from entrypoint.methods import TRAITS, check
+from entrypoint.methods import ADAPTER_OPTIONS, TRAITS, check
 from entrypoint.settings import Method, Settings
 
-ADAPTER_OPTIONS = ("lora_rank", "lora_alpha", "lora_dropout")
 WINDOW_STEP = 64
 """Tokens that a smaller window is a multiple of."""
 
@@ -74,11 +73,14 @@ def expense(choice: Choice) -> tuple[float, int, int]:
 
 
 def as_method(settings: Settings, method: Method) -> Settings:
-    """The settings with a method; what shapes an adapter goes where there is none."""
+    """The settings with a method. What shapes an adapter goes where there is none, unless it was
+    asked for."""
     if TRAITS[method].adapter:
         return replace(settings, method=method)
-    none = dict.fromkeys(ADAPTER_OPTIONS)
-    return replace(settings, method=method, lora_targets=(), **none)  # type: ignore[arg-type]
+    fields = Settings.__dataclass_fields__
+    idle = set(ADAPTER_OPTIONS) - set(settings.explicit)
+    defaults: dict[str, Any] = {name: fields[name].default for name in idle}
+    return replace(settings, method=method, **defaults)
 
 
 def variations(

@@ -14,7 +14,7 @@ GIB = 1024**3
 TFLOPS = 10**12
 
 USABLE_OF_GPU = 0.97
-"""Share of a GPU's memory that a process gets: CUDA's context and the driver take the rest."""
+"""Share of a GPU's memory that is planned with: a display or the driver may take some of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,11 +41,6 @@ class Size:
     """None for no GPU, or for one that only Azure knows."""
     memory_gb: float | None = None
     """Of the machine; None where only Azure knows."""
-
-    @property
-    def gpu_gb(self) -> float | None:
-        """Memory of each GPU, in GB."""
-        return self.gpu.memory / GB if self.gpu else None
 
     @property
     def bf16(self) -> bool:
@@ -152,9 +147,14 @@ def this_machine(world: World) -> Machine:
 
 def _is(gpu: Gpu, found: hardware.Gpu) -> bool:
     """Whether the driver's name and memory are those of a GPU of the table."""
-    words = gpu.name.upper().replace("-", " ").split()
+    words = [word for word in _words(gpu.name) if not word.endswith("GB")]
+    there = _words(found.name)
     near = abs(found.memory - gpu.memory) < gpu.memory * 0.08
-    return near and words[0] in found.name.upper().replace("-", " ").split()
+    return near and any(there[start : start + len(words)] == words for start in range(len(there)))
+
+
+def _words(name: str) -> list[str]:
+    return name.upper().replace("-", " ").split()
 
 
 def named(name: str, gpus: int | None = None) -> tuple[Machine, ...]:

@@ -45,6 +45,9 @@ class Traits:
     """Weights and activations are rounded in training as the quantized copy will round them."""
 
 
+ADAPTER_OPTIONS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
+"""Settings that shape an adapter."""
+
 TRAITS: dict[Method, Traits] = {
     "lora": Traits(adapter=True),
     "full": Traits(),
@@ -73,13 +76,9 @@ def check(settings: Settings, model: Model) -> None:
     """
     traits = TRAITS[settings.method]
     named = f"--method {settings.method}"
-    given = {
-        "--lora-rank": settings.lora_rank,
-        "--lora-alpha": settings.lora_alpha,
-        "--lora-dropout": settings.lora_dropout,
-        "--lora-targets": settings.lora_targets or None,
-    }
-    if not traits.adapter and (idle := [name for name, value in given.items() if value]):
+    given = [name for name in ADAPTER_OPTIONS if getattr(settings, name)]
+    if not traits.adapter and given:
+        idle = [f"--{name.replace('_', '-')}" for name in given]
         raise SettingsError(
             f"{named} has no adapter that {' and '.join(idle)} could be for",
             where=idle[0],

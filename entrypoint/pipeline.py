@@ -100,17 +100,28 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
         loggers=loggers.chosen(settings.log_to, environ),
         teacher=teacher,
     )
-    recipe = render(
-        templates.read(template), plan.variables, settings.overrides, name=str(template)
-    )
-    options = option_of_key(settings)
-    check_agreement(recipe, decided(plan), options, name=f"{template} with --set")
+    recipe = recipe_of(plan)
     estimate = sizing.estimate_of(plan, recipe)
     if settings.fit_check:
         sizing.check_fits(estimate)
     command = tune_command(plan.recipe, plan.folder.recipe, world, environ, allocator.find(), start)
     launch.check_output(plan.folder, plan.disk_bytes, resumes=settings.resume is not None)
     return Prepared(plan=plan, recipe=recipe, command=command, estimate=estimate)
+
+
+def recipe_of(plan: Plan) -> str:
+    """The rendered recipe of a plan.
+
+    Raises:
+        SettingsError: the template or an override is not valid, or contradicts the plan.
+    """
+    settings, template = plan.settings, plan.template
+    recipe = render(
+        templates.read(template), plan.variables, settings.overrides, name=str(template)
+    )
+    options = option_of_key(settings)
+    check_agreement(recipe, decided(plan), options, name=f"{template} with --set")
+    return recipe
 
 
 def fine_tune(

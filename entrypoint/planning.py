@@ -1,6 +1,5 @@
 """`train plan` from end to end: what a run would take, where it fits, and what would be cheaper."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +25,13 @@ from entrypoint.models import source
 from entrypoint.models.card import Model
 from entrypoint.models.published import known
 from entrypoint.objectives import TASKS
+from entrypoint.pipeline import recipe_of
 from entrypoint.plan import Plan, make_plan
-from entrypoint.render import render
 from entrypoint.results import Told
-from entrypoint.run_folder import default_output
+from entrypoint.run_folder import RunFolder, default_output
+from entrypoint.runs.record import METRICS, metrics_of
 from entrypoint.settings import Method, Settings
-from entrypoint.topology import World
+from entrypoint.topology import Start, World
 
 THIS = "this"
 WARM_UP = 2
@@ -70,17 +70,19 @@ def plan_one(
         speed, known_by = speed_in(question.like), f"the tokens/s of {question.like}"
     answers: list[Answer] = []
     rows: Lengths | None = None
+    named = "method" in settings.explicit
+    methods = (settings.method,) if named else get_args(Method)
     for machine in machines(found.settings, question):
         plan = plan_on(machine, found, question.nodes)
         rows = rows or sizing.look(plan)
-        answers.append(answer(plan, machine, rows, question, speed, known_by))
+        answers.append(answer(plan, machine, rows, question, speed, known_by, methods))
     told(facts(found, answers[0]) | {"machines": [described(each) for each in answers]})
     console = Console(highlight=False, soft_wrap=True)
     show(found, answers, console)
-    if all(each.asked.fits is False and not each.fitting for each in answers):
+    if all(each.estimate.fits is False and not each.fitting for each in answers):
         raise DoesNotFitError(
             "nothing of this fits",
-            where=", ".join(each.asked.machine.name for each in answers),
+            where=", ".join(each.estimate.machine.name for each in answers),
             hint="take a smaller model or shorter rows (--max-seq-len), or other machines: "
             "--on gpus, --on azure",
         )
@@ -106,8 +108,13 @@ def machines(settings: Settings, question: Question) -> list[Machine]:
         if name == THIS:
             world = topology.detect(settings.device, settings.dtype)
             found.append(this_machine(world))
-        else:
-            found += named(name, settings.nproc_per_node)
+            continue
+        there = named(name, settings.nproc_per_node)
+        # of a group those that have as many GPUs; one by name is refused when it is planned for
+        enough = [one for one in there if one.devices >= (settings.nproc_per_node or 1)]
+        found += enough or there
+    if not found:
+        raise SettingsError("no machine is named", where="--on", hint="this, gpus, azure, or names")
     return found
 
 
@@ -117,15 +124,8 @@ def plan_on(machine: Machine, found: Found, nodes: int) -> Plan:
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "bf16" if machine.bf16 else "fp32"
-    processes = settings.nproc_per_node or (machine.devices if machine.device == "cuda" else 1)
-    world = World(
-        device=machine.device,
-        devices=machine.devices,
-        dtype=dtype,
-        cores=1,
-        processes=min(processes, machine.devices) if machine.device == "cuda" else processes,
-        nodes=nodes,
-    )
+    world = World(device=machine.device, devices=machine.devices, dtype=dtype, cores=1)
+    world = topology.trained_by(world, Start(nodes=nodes), settings.nproc_per_node)
     return make_plan(
         settings,
         world,
@@ -144,13 +144,11 @@ def answer(
     question: Question,
     tokens_per_second: float | None,
     known_by: str,
+    methods: tuple[Method, ...] = get_args(Method),
 ) -> Answer:
     """What the run takes there, and what fits."""
-    settings, world = plan.settings, plan.world
-    recipe = render(
-        templates.read(plan.template), plan.variables, settings.overrides, name=str(plan.template)
-    )
-    asked: Asked = sizing.asked_by(plan, recipe, rows)
+    world = plan.world
+    asked: Asked = sizing.asked_by(plan, recipe_of(plan), rows)
     speed: Speed | None = None
     if tokens_per_second is not None:
         speed = speed_by_tokens(asked, tokens_per_second, world.ranks, known_by)
@@ -163,11 +161,9 @@ def answer(
         "speed": speed,
         "price": question.price,
     }
-    named_it = "method" in settings.explicit
-    methods: tuple[Method, ...] = (settings.method,) if named_it else get_args(Method)
     return Answer(
         plan=plan,
-        asked=estimate(asked, machine, **there),
+        estimate=estimate(asked, machine, **there),
         fitting=tuple(choices(asked, machine, **there, methods=methods)),
     )
 
@@ -178,15 +174,13 @@ def speed_in(folder: Path) -> float:
     Raises:
         SettingsError: it has no metrics of steps behind the first ones.
     """
-    path = folder / "logs" / "metrics.jsonl"
-    try:
-        steps = [json.loads(line) for line in path.read_text("utf-8").splitlines()][WARM_UP:]
-        return float(
-            sum(step["tokens"] for step in steps) / sum(step["step_seconds"] for step in steps)
-        )
-    except (OSError, ValueError, KeyError, ZeroDivisionError) as error:
+    run = RunFolder(root=folder)
+    steps = metrics_of(run)[WARM_UP:]
+    seconds = sum(step.get("step_seconds", 0) for step in steps)
+    if not seconds:
         raise SettingsError(
-            f"the run has no speed of more than {WARM_UP} steps: {error!r}",
-            where=path,
+            f"the run has no speed of more than {WARM_UP} steps",
+            where=run.logs / METRICS,
             hint="give the folder of a run, or --tokens-per-second",
-        ) from error
+        )
+    return float(sum(step["tokens"] for step in steps) / seconds)

@@ -1,5 +1,6 @@
 """Named sets of options, in recipes/presets: values that scale with the model and the data."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from entrypoint import templates
 from entrypoint.errors import SettingsError
+from entrypoint.methods import ADAPTER_OPTIONS, TRAITS
 from entrypoint.settings import Objective, Settings
 
 FOLDER = "presets"
@@ -58,7 +60,11 @@ def read(path: Path, *, parameters: int, rows: int | None) -> Preset:
         raise SettingsError(f"there is no option {', '.join(unknown)}", where=path)
     return Preset(
         options=options,
-        overrides=tuple(f"{key}={_yaml(value)}" for key, value in found.get("set", {}).items()),
+        overrides=tuple(
+            # JSON is YAML
+            f"{key}={json.dumps(value)}"
+            for key, value in found.get("set", {}).items()
+        ),
     )
 
 
@@ -68,10 +74,6 @@ def _first(table: list[dict[str, Any]], number: int) -> dict[str, Any]:
         if number <= float(entry.get(BOUND, "inf")):
             return {key: value for key, value in entry.items() if key != BOUND}
     return {}
-
-
-def _yaml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def resolved(settings: Settings, *, parameters: int, rows: int | None) -> Settings:
@@ -87,15 +89,8 @@ def resolved(settings: Settings, *, parameters: int, rows: int | None) -> Settin
     options = {
         name: value for name, value in preset.options.items() if name not in settings.explicit
     }
-    method = options.get("method", settings.method)
-    if method in ("full", "qat"):
-        options = {name: value for name, value in options.items() if not name.startswith("lora_")}
+    if not TRAITS[options.get("method", settings.method)].adapter:
+        options = {name: value for name, value in options.items() if name not in ADAPTER_OPTIONS}
     given = {text.partition("=")[0].strip() for text in settings.overrides}
     overrides = tuple(text for text in preset.overrides if text.partition("=")[0] not in given)
-    return replace(
-        settings,
-        **options,
-        overrides=(*overrides, *settings.overrides),
-        # a replay of the run takes what was decided, and not the preset again
-        explicit=tuple(sorted({*settings.explicit, *preset.options})),
-    )
+    return replace(settings, **options, overrides=(*overrides, *settings.overrides))

@@ -138,6 +138,8 @@ def settings_of(run: Run, *, output: Path | None, dry_run: bool) -> Settings:
             given[part] = facts.get("pinned", given[part])
     given["data"] = _data(run, given["data"])
     given["dtype"] = run.manifest["world"]["dtype"]
+    # what a preset has set is among them
+    given["explicit"] = tuple(recorded)
     return Settings(**{**given, "output": output, "resume": None, "dry_run": dry_run})
 
 

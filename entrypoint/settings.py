@@ -39,6 +39,11 @@ POSITIVE = (
 )  # fmt: skip
 
 
+def foreign(objective: Objective) -> set[str]:
+    """Settings that mean something to other objectives alone."""
+    return {name for other, names in OF_OBJECTIVE.items() if other != objective for name in names}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """One fine-tuning run as asked for; None means that the plan decides."""
@@ -161,14 +166,9 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the manifest; without those of other objectives."""
-        foreign = {
-            name
-            for objective, names in OF_OBJECTIVE.items()
-            if objective != self.objective
-            for name in names
-        }
+        others = foreign(self.objective)
         return {
             key: str(value) if isinstance(value, Path) else value
             for key, value in asdict(self).items()
-            if key not in foreign
+            if key not in others
         }

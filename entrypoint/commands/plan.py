@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from entrypoint.commands.dpo import beta, label_smoothing, precompute_reference, preference_loss
 from entrypoint.commands.kd import alpha, kl, teacher, temperature
 from entrypoint.commands.training import explicit, training_options
 from entrypoint.options import option
 from entrypoint.parameters import POSITIVE, CommaList
-from entrypoint.settings import OF_OBJECTIVE, Objective, Settings
+from entrypoint.settings import Objective, Settings, foreign
 
 QUESTION = ("on", "nodes", "price", "tokens_per_second", "like", "utilization")
+SPEED = ("tokens_per_second", "like", "utilization")
+TYPED = (ParameterSource.COMMANDLINE,)
 ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 
 
@@ -62,17 +65,13 @@ def plan(objective: Objective, **given: Any) -> None:
 
     asked = {name: given.pop(name) for name in QUESTION}
     as_json = given.pop("as_json")
-    named = explicit(given)
-    foreign = {
-        name
-        for other, names in OF_OBJECTIVE.items()
-        if other != objective
-        for name in names
-        if name in named
-    }
-    if foreign:
-        option_name = min(foreign).replace("_", "-")
+    # a variable may be there for another command
+    if idle := foreign(objective) & set(explicit(given, TYPED)):
+        option_name = min(idle).replace("_", "-")
         raise click.UsageError(f"--{option_name} means nothing to {objective}.")
-    settings = Settings(objective=objective, explicit=named, **given)
+    if len(told_twice := [name for name in SPEED if asked[name] is not None]) > 1:
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in told_twice)
+        raise click.UsageError(f"{options} both say how fast it is.")
+    settings = Settings(objective=objective, explicit=explicit(given), **given)
     with telling(as_json) as told:
         planning.plan_one(settings, planning.Question(**asked), os.environ, told)

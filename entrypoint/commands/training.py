@@ -69,7 +69,9 @@ def run(objective: Objective, given: dict[str, Any]) -> None:
         pipeline.fine_tune(settings, os.environ, told=told)
 
 
-def explicit(given: dict[str, Any]) -> tuple[str, ...]:
+def explicit(
+    given: dict[str, Any], sources: tuple[ParameterSource, ...] = GIVEN
+) -> tuple[str, ...]:
     """Names of the options that come from the command line or a variable."""
     context = click.get_current_context()
-    return tuple(name for name in given if context.get_parameter_source(name) in GIVEN)
+    return tuple(name for name in given if context.get_parameter_source(name) in sources)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from jinja2 import Template, nodes
 from jinja2.exceptions import TemplateError
@@ -23,7 +23,7 @@ TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 class Generation(Extension):
     """`{% generation %}` marks what the assistant says, and writes nothing."""
 
-    tags: ClassVar = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)

@@ -10,7 +10,7 @@ from entrypoint.errors import ModelError
 from entrypoint.models.families import FAMILIES
 from entrypoint.models.tensors import Shape, count
 
-BYTES_PER_ELEMENT = {"fp32": 4, "bf16": 2}
+BYTES_PER_ELEMENT = {"fp32": 4, "bf16": 2, "fp16": 2}
 TORCH_DTYPE = {"fp32": "float32", "bf16": "bfloat16"}
 """torch's and transformers' names of the number formats."""
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from entrypoint.settings import Settings
 
-NAMES = {"overrides": "--set", "gates": "--gate"}
-LEFT_OUT = ("objective", "output", "resume", "dry_run", "seed")
-"""What a second run does not repeat, or the command says itself."""
+REPEATED = {"overrides": "--set", "gates": "--gate"}
+"""Options that are given once for each value."""
+NAMES = {**REPEATED, "quantize_methods": "--quantize-method"}
+LEFT_OUT = ("objective", "output", "resume", "dry_run", "seed", "preset", "explicit")
+"""What a second run does not repeat, the command says itself, or is in what a preset has set."""
 
 
 def command(settings: Mapping[str, Any], seed: int) -> str:
@@ -27,9 +29,9 @@ def command(settings: Mapping[str, Any], seed: int) -> str:
         if field.default is not MISSING and value == field.default:
             continue
         option = NAMES.get(name, f"--{name.replace('_', '-')}")
-        if value is True:
-            words.append(option)
-        elif name in NAMES:
+        if isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        elif name in REPEATED:
             words += [word for item in value for word in (option, str(item))]
         elif isinstance(value, (list, tuple)):
             words += [option, ",".join(map(str, value))]

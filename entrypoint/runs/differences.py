@@ -8,8 +8,8 @@ PARTS = ("settings", "model", "teacher", "data", "recipe", "machine", "versions"
 """What a run is made from, in the order that differences are told in."""
 INPUTS = ("model", "teacher", "data", "recipe")
 """Parts without which no run can be the same."""
-NOT_REPEATED = ("output", "resume", "dry_run")
-"""Settings that say where and how a run is started, not what it computes."""
+NOT_REPEATED = ("output", "resume", "dry_run", "fit_check", "explicit")
+"""Settings that say where and how a run is started or asked for, not what it computes."""
 PLACES = ("folder", "reference")
 """Of models and data: where they lie says nothing of what they are."""
 

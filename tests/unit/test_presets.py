@@ -1,5 +1,6 @@
 """entrypoint.presets: every shipped preset, found by walking the folder."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -96,8 +97,9 @@ def test_presets_scale_with_model_and_data():
 
 def test_a_resolved_run_is_replayed_as_it_was():
     once = resolved(asked(path_of("sft", "fast")), parameters=135_000_000, rows=10)
-    assert resolved(once, parameters=70_000_000_000, rows=10**6).lora_rank == once.lora_rank
     assert resolved(once, parameters=135_000_000, rows=10) == once
+    replayed = replace(once, explicit=tuple(once.as_dict()))
+    assert resolved(replayed, parameters=70_000_000_000, rows=10**6) == replayed
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,10 @@ SETTINGS = Settings(
     gates=("exact_match >= base",),
     output=Path("outputs/x"),
     lora_targets=("attention", "mlp"),
+    quantize_methods=("8da4w", "int8-dynamic"),
+    preset="balanced",
+    explicit=("lr", "max_steps"),
+    fit_check=False,
 )
 
 
@@ -33,7 +37,8 @@ def test_the_command_gives_the_same_settings_but_for_the_output():
     context = sft.make_context("sft", arguments, parent=parent)
     assert context.params.pop("as_json") is False
     again = Settings(objective="sft", **context.params)
-    assert again == Settings(**{**SETTINGS.as_dict(), "output": None})
+    told = {"output": None, "preset": None, "explicit": ()}
+    assert again == Settings(**{**SETTINGS.as_dict(), **told})
 
 
 def test_defaults_are_left_out():
