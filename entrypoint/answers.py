@@ -12,7 +12,8 @@ from entrypoint.fitting import Choice
 from entrypoint.models.card import Model
 from entrypoint.plan import Plan
 from entrypoint.settings import Settings
-from entrypoint.sizing import PARTS, duration, gib
+from entrypoint.sizing import PARTS
+from entrypoint.units import duration, gib
 
 VERSION = 1
 """Of the JSON document."""

@@ -21,8 +21,8 @@ from entrypoint.files import write_json, write_text
 from entrypoint.plan import Plan
 from entrypoint.run_folder import RunFolder
 from entrypoint.team import Abort
+from entrypoint.units import GIB
 
-GIB = 1024**3
 OUTPUT_OPTION = "--output or TRAIN_OUTPUT"
 OUT_OF_MEMORY = ("CUDA out of memory", "OutOfMemoryError", "DefaultCPUAllocator: not enough memory")
 SIGKILL_EXITS = (-9, 137)

@@ -8,9 +8,9 @@ from typing import Literal
 from entrypoint import hardware
 from entrypoint.errors import SettingsError
 from entrypoint.topology import World
+from entrypoint.units import GIB
 
 GB = 10**9
-GIB = 1024**3
 TFLOPS = 10**12
 
 USABLE_OF_GPU = 0.97

@@ -48,6 +48,7 @@ from entrypoint.scoring import check_tasks, evaluate_checkpoint
 from entrypoint.settings import QuantizationMethod, Settings
 from entrypoint.team import Team
 from entrypoint.topology import Start
+from entrypoint.units import gib
 
 ALONE = Start()
 """The one process of its job."""
@@ -253,7 +254,7 @@ def show_plan(plan: Plan, estimate: Estimate, console: Console) -> None:
         + (f" on {world.nodes} nodes" if world.nodes > 1 else ""),
         "memory": sizing.in_short(estimate),
         **({"time": sizing.time_in_short(estimate)} if estimate.seconds else {}),
-        "output": f"{plan.folder.root} (up to {sizing.gib(plan.disk_bytes)})",
+        "output": f"{plan.folder.root} (up to {gib(plan.disk_bytes)})",
     }
     for name, value in rows.items():
         console.print(f"{name:<7} {value}", markup=False)

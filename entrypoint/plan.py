@@ -83,7 +83,6 @@ class Plan:
     steps_per_epoch: int
     disk_bytes: int
     """Upper bound of what the run writes."""
-    metric_logger: str
     variables: dict[str, Any]
     """What the template is rendered with."""
 
@@ -193,7 +192,6 @@ def make_plan(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         disk_bytes=disk_bytes(settings, model, world, epochs * steps_per_epoch),
-        metric_logger=metric_logger,
         variables=variables,
     )
 

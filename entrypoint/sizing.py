@@ -7,9 +7,10 @@ from entrypoint.data.lengths import Lengths
 from entrypoint.errors import DoesNotFitError
 from entrypoint.estimate import Asked, Estimate, estimate, switches_of
 from entrypoint.fitting import choices
-from entrypoint.machines import GIB, this_machine
+from entrypoint.machines import this_machine
 from entrypoint.models.companions import FAST
 from entrypoint.plan import Plan
+from entrypoint.units import duration, gib
 
 SHOWN = 3
 """Parts of the memory that a line names."""
@@ -112,20 +113,3 @@ def largest_parts(found: Estimate) -> str:
         ((getattr(found.footprint, name), said) for name, said in PARTS.items()), reverse=True
     )
     return ", ".join(f"{said} {gib(size)}" for size, said in parts[:SHOWN] if size)
-
-
-def duration(seconds: float) -> str:
-    """A time for people, of two units."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, hours = round(seconds / 60), seconds / 3600
-    if minutes < 60:
-        return f"{minutes} min"
-    if hours < 48:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{hours / 24:.1f} days"
-
-
-def gib(size: float) -> str:
-    """Bytes for people."""
-    return f"{size / GIB:,.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:,.0f} MiB"

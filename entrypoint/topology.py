@@ -1,6 +1,5 @@
 """The world a run starts in: devices, ranks, number formats; read once, without torch."""
 
-import ctypes
 import os
 import platform
 import re
@@ -12,11 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from entrypoint import hardware
 from entrypoint.errors import SettingsError
 from entrypoint.settings import Device, Dtype
-
-CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75
-"""From CUdevice_attribute of the CUDA driver API."""
 
 SIOCGIFADDR = 0x8915
 """Of Linux: the IPv4 address of an interface; see netdevice(7)."""
@@ -244,26 +241,11 @@ def _torch_has_cuda() -> bool:
 
 
 def _cuda_devices() -> tuple[int, int]:
-    """Number of CUDA devices and the lowest compute capability (major) among them.
-
-    Asks the driver, which honours CUDA_VISIBLE_DEVICES; (0, 0) where there is none.
-    """
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0, 0
-    count = ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        return 0, 0
-    majors = []
-    for index in range(count.value):
-        device, major = ctypes.c_int(), ctypes.c_int()
-        driver.cuDeviceGet(ctypes.byref(device), index)
-        driver.cuDeviceGetAttribute(
-            ctypes.byref(major), CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device
-        )
-        majors.append(major.value)
-    return count.value, min(majors)
+    """Number of CUDA devices and the lowest compute capability (major) among them; (0, 0) where
+    there is none. The driver honours CUDA_VISIBLE_DEVICES."""
+    driver = hardware.read_driver()
+    gpus = driver.gpus if driver else ()
+    return len(gpus), min((gpu.capability[0] for gpu in gpus), default=0)
 
 
 def _cpu_has_bf16() -> bool:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from entrypoint.doctor.facts import Facts, Torch
-from entrypoint.doctor.judgement import GIB, Finding, good, note, problem, size
+from entrypoint.doctor.judgement import Finding, good, note, problem
 from entrypoint.hardware import Driver
+from entrypoint.units import GIB, gib
 
 SHARED_MEMORY_LEAST = 1 * GIB
 """For several GPUs: NCCL takes some hundred MB of it on a machine with eight."""
@@ -17,7 +18,7 @@ def gpus(facts: Facts) -> Iterator[Finding]:
     if driver is None or not driver.gpus:
         yield from _no_gpu(facts)
         return
-    names = ", ".join(f"{gpu.name} with {size(gpu.memory)}" for gpu in driver.gpus)
+    names = ", ".join(f"{gpu.name} with {gib(gpu.memory)}" for gpu in driver.gpus)
     what = f"{len(driver.gpus)}: {names}"
     if torch is None:
         return
@@ -118,7 +119,7 @@ def shared_memory(facts: Facts) -> Iterator[Finding]:
     if facts.shared_memory is None:
         yield note("shared memory", "there is no /dev/shm", "several GPUs use slower ways")
         return
-    what = f"{size(facts.shared_memory)} in /dev/shm"
+    what = f"{gib(facts.shared_memory)} in /dev/shm"
     if facts.shared_memory >= SHARED_MEMORY_LEAST:
         yield good("shared memory", what, "enough for several processes")
     elif facts.torch is not None and facts.torch.usable_gpus > 1:

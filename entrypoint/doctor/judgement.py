@@ -5,8 +5,6 @@ from typing import Literal
 
 Level = Literal["ok", "note", "problem"]
 
-GIB = 1024**3
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
@@ -30,8 +28,3 @@ def note(check: str, what: str, means: str, to_do: str | None = None) -> Finding
 
 def problem(check: str, what: str, means: str, to_do: str) -> Finding:
     return Finding(check=check, level="problem", what=what, means=means, to_do=to_do)
-
-
-def size(count: float) -> str:
-    """Bytes for a reader."""
-    return f"{count / GIB:,.1f} GiB"

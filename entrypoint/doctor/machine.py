@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from entrypoint.doctor.facts import Facts, Place
-from entrypoint.doctor.judgement import GIB, Finding, good, note, problem, size
+from entrypoint.doctor.judgement import Finding, good, note, problem
+from entrypoint.units import GIB, gib
 
 MEMORY_LEAST = 3 * GIB
 """Of the built-in model on a CPU."""
@@ -15,12 +16,12 @@ SMALL_QUOTA = 1.0
 
 
 def memory(facts: Facts) -> Iterator[Finding]:
-    what = f"{size(facts.memory_free)} free of {size(facts.memory)}"
+    what = f"{gib(facts.memory_free)} free of {gib(facts.memory)}"
     if facts.memory_free < MEMORY_LEAST:
         yield problem(
             "memory",
             what,
-            f"even the built-in model needs {size(MEMORY_LEAST)} on a CPU",
+            f"even the built-in model needs {gib(MEMORY_LEAST)} on a CPU",
             "end other programs, or give the container more (docker run --memory)",
         )
     else:
@@ -56,12 +57,12 @@ def places(facts: Facts) -> Iterator[Finding]:
 
 
 def _place(check: str, place: Place, without: str, hint: str) -> Iterator[Finding]:
-    what = f"{place.path}, {size(place.free)} free"
+    what = f"{place.path}, {gib(place.free)} free"
     if not place.writable:
         yield problem(check, f"{place.path} cannot be written", without, hint)
     elif place.free < ROOM_LEAST:
         yield problem(
-            check, what, f"a small run takes {size(ROOM_LEAST)}", f"free some room, or {hint}"
+            check, what, f"a small run takes {gib(ROOM_LEAST)}", f"free some room, or {hint}"
         )
     elif place.free < ROOM_GOOD:
         yield note(check, what, "enough for small models only")
@@ -73,7 +74,7 @@ def models(facts: Facts) -> Iterator[Finding]:
     found = ", ".join(facts.cache.models) or "none yet"
     yield good(
         "models",
-        f"{found}; {size(facts.cache.used)} in the cache",
+        f"{found}; {gib(facts.cache.used)} in the cache",
         "what is here is not fetched again",
     )
     if facts.offline:
@@ -96,12 +97,12 @@ def scratch(facts: Facts) -> Iterator[Finding]:
     elif facts.scratch.free < SCRATCH_LEAST:
         yield problem(
             "temporary files",
-            f"{size(facts.scratch.free)} free in {facts.scratch.path}",
-            f"less than {size(SCRATCH_LEAST)}: processes may fail when they start",
+            f"{gib(facts.scratch.free)} free in {facts.scratch.path}",
+            f"less than {gib(SCRATCH_LEAST)}: processes may fail when they start",
             "free some room, or point TMPDIR elsewhere",
         )
     else:
-        what = f"{size(facts.scratch.free)} free in {facts.scratch.path}"
+        what = f"{gib(facts.scratch.free)} free in {facts.scratch.path}"
         yield good("temporary files", what, "writable")
 
 

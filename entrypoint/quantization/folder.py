@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from entrypoint import allocator
+from entrypoint import allocator, hardware
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.files import share, write_json
 from entrypoint.models.card import describe, is_quantized, read_config
@@ -49,11 +49,8 @@ def check(checkpoint: Path, scheme: Scheme, world: World, output: Path) -> None:
 
 def capability(world: World) -> tuple[int, int] | None:
     """CUDA's number for what the first GPU can do; None without one."""
-    if world.device != "cuda":
-        return None
-    import torch
-
-    return torch.cuda.get_device_capability()
+    driver = hardware.read_driver() if world.device == "cuda" else None
+    return driver.gpus[0].capability if driver and driver.gpus else None
 
 
 def check_sizes(checkpoint: Path, scheme: Scheme) -> None:

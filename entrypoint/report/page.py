@@ -11,6 +11,7 @@ from entrypoint.comparison.paired import Change, Comparison, Difference
 from entrypoint.comparison.table import HEADLINES, headline, is_share, p_value, shown, signed
 from entrypoint.report import charts, replay
 from entrypoint.report.facts import Facts
+from entrypoint.units import duration
 
 TEMPLATE = "page.html.j2"
 
@@ -209,14 +210,6 @@ def number(value: Any) -> str:
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}"
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.0f} s"
 
 
 def when(text: str) -> str:

@@ -9,9 +9,10 @@ import resource
 from importlib.metadata import version
 from typing import Any
 
+from entrypoint.units import GIB
+
 TORCHTUNE = "0.6.1"
 """The release whose recipes these patches are for, and upstream's last."""
-GIB = 1024**3
 DONE: list[str] = []
 """The release that was patched in this process."""
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from entrypoint import memory, presets
 from entrypoint.activations import Load, Switches
-from entrypoint.machines import GB, GIB, Size
+from entrypoint.machines import GB, Size
 from entrypoint.models.card import Model
 from entrypoint.models.published import known
 from entrypoint.settings import Settings
+from entrypoint.units import GIB
 from scripts.aml.arguments import TrainCommand
 
 

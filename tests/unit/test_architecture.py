@@ -15,8 +15,8 @@ LIMIT_LINES = 300
 """Modules are kept under about this length."""
 
 ORDER = (
-    "errors", "files", "noise", "hardware", "secrets", "gate", "settings", "run_folder", "status",
-    "results", "topology",
+    "errors", "units", "files", "noise", "hardware", "secrets", "gate", "settings", "run_folder",
+    "status", "results", "topology",
     "allocator", "progress", "team", "zero_first", "hub", "models", "data", "methods", "objectives",
     "machines", "activations", "memory", "inputs", "loggers", "tracking",
     "templates", "presets",

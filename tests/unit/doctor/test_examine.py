@@ -67,7 +67,7 @@ def test_a_machine_without_a_gpu_is_no_problem():
         (
             laptop(scratch=Place(path=Path("/tmp"), writable=True, free=0)),
             "temporary files",
-            "0.0 GiB free in /tmp",
+            "0 MiB free in /tmp",
         ),
         (
             laptop(tokens={"HF_TOKEN": Token(source="environment", clean=False)}),

@@ -140,7 +140,7 @@ def test_numbers_in_tables():
     assert [number(value) for value in (1234567, 1234.5, 0.00123456, "x")] == [
         "1,234,567", "1,234", "0.001235", "x",
     ]  # fmt: skip
-    assert [duration(value) for value in (9.4, 75, 7300)] == ["9 s", "1 min 15 s", "2 h 1 min"]
+    assert [duration(value) for value in (9.4, 75, 7300)] == ["9 s", "1 min 15 s", "2 h 01 min"]
 
 
 def test_a_smoothed_curve_begins_where_the_values_do():
