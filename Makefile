@@ -34,7 +34,7 @@ VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
 		| awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
-	@printf '%s\n' '' 'Options: PYTHON=python3.12 (setup), ARGS="..." (test, unit, golden, demo), WORKERS=4 (test), IMAGE=, DOCKERFILE=, BUILD= (image)'
+	@printf '%s\n' '' 'Options: PYTHON=python3.12 (setup), ARGS="..." (test, unit, golden, demo), WORKERS=4 (test, aml-test), IMAGE=, DOCKERFILE=, BUILD= (image)'
 
 setup: ## Create .venv and install the locked dependencies (quick when nothing changed)
 ifneq ($(origin PYTHON),file)
@@ -171,7 +171,7 @@ $(AZURITE):
 	@npm install --silent --no-audit --no-fund --prefix $(@D)/../.. azurite@3.35.0
 
 aml-test: $(STAMP) $(AZURITE) ## Test these against a stand-in for Azure ML, with a blob emulator from npm
-	@TUNECASK_AZURITE=$(AZURITE) $(BIN)/python -m pytest tests/aml $(ARGS)
+	@TUNECASK_AZURITE=$(AZURITE) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/aml $(ARGS)
 
 clean: ## Remove .venv, caches and builds, but no outputs
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov

@@ -92,7 +92,7 @@ def test_from_prepared_rows_to_a_model_that_answers(
     # a job of two nodes, whose machines are taken away when there is a checkpoint
     train = (
         "sft", "--model", tiny_model, "--data", "azureml:rows@latest", "--dtype", "fp32",
-        "--batch-size", 2, "--epochs", 10, "--max-seq-len", 256, "--save-every", 4, "--lr", 3e-3,
+        "--batch-size", 2, "--epochs", 4, "--max-seq-len", 256, "--save-every", 4, "--lr", 3e-3,
         "--then", "quantize",
     )  # fmt: skip
     machines = (*MACHINES, "--nodes", 2, "--key-vault", plane.address)
@@ -100,10 +100,10 @@ def test_from_prepared_rows_to_a_model_that_answers(
     assert code == 0, said
     assert "#   vault.py" in said
     assert plane.calls("GET", "/vmSizes") >= 1
-    checkpoints = plane.jobs["a-run"].output / "run" / "checkpoints"
-    wait_until(lambda: any(checkpoints.glob("step_*")) or plane.jobs["a-run"].status == "Failed")
     code, said = aml("resume")
     assert (code, "has not ended" in said) == (ExitCode.SETTINGS, True), said
+    checkpoints = plane.jobs["a-run"].output / "run" / "checkpoints"
+    wait_until(lambda: any(checkpoints.glob("step_*")) or plane.jobs["a-run"].status == "Failed")
     plane.jobs["a-run"].preempt()
     code, said = aml("logs")
     assert (code, "Failed" in said) == (ExitCode.TRAINING, True), said
