@@ -12,6 +12,7 @@ from tests.aml.storage import AZURITE, azurite
 collect_ignore_glob = [] if os.environ.get(AZURITE) else ["test_*.py"]
 
 if os.environ.get(AZURITE):
+    from tests.aml.canaries import CANARIES
     from tests.aml.control_plane import STORES, ControlPlane, control_plane
 
 
@@ -38,7 +39,10 @@ def aml(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> Aml:
-    """Runs a command against the stand-in; gives exit code and output."""
+    """Runs a command against the stand-in, with a secret in every variable that may hold one; gives
+    exit code and output."""
+    for name, value in CANARIES.items():
+        monkeypatch.setenv(name, value)
     for name, value in plane.environment().items():
         monkeypatch.setenv(name, value)
     for name, value in {"SUBSCRIPTION_ID": "s", "RESOURCE_GROUP": "g", "WORKSPACE": "w"}.items():

@@ -1,44 +1,21 @@
 """From prepared rows to a model that answers, over the wire of Azure ML's SDK."""
 
 import json
-import os
-import signal
-import subprocess
-import time
 from pathlib import Path
-from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
 import pytest
 
 from entrypoint import cli as train_cli
 from entrypoint.errors import ExitCode
-from scripts.aml import runs, serving, vault
-from tests.aml.control_plane import STORES, WS, ControlPlane
-from tests.aml.storage import free_port, place_of
+from scripts.aml import runs, vault
+from tests.aml.canaries import IN_VAULT, nothing_secret
+from tests.aml.control_plane import ControlPlane
+from tests.aml.waiting import wait_until
 from tests.recipes import few_rows
 
 pytestmark = pytest.mark.e2e
 
-CANARIES = {
-    name: f"canary-{name.lower().replace('_', '-')}-0123456789"
-    for name in (
-        "HF_TOKEN",
-        "WANDB_API_KEY",
-        "OPENAI_API_KEY",
-        "DB_PASSWORD",
-        "AZURE_CLIENT_SECRET",
-    )
-}
-IN_VAULT = "canary-in-the-vault-0123456789"
 MACHINES = ("--compute", "cpus", "--size", "Standard_D4s_v3")
-
-
-@pytest.fixture(autouse=True)
-def _canaries(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in CANARIES.items():
-        monkeypatch.setenv(name, value)
 
 
 def prepared(folder: Path) -> Path:
@@ -57,13 +34,6 @@ def run_files(plane: ControlPlane, run: str) -> dict[str, bytes]:
         blob.name.removeprefix(prefix): container.download_blob(blob.name).readall()
         for blob in container.list_blobs(prefix)
     }
-
-
-def wait_until(condition, seconds: float = 600) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.2)
 
 
 def test_from_prepared_rows_to_a_model_that_answers(
@@ -163,83 +133,6 @@ def test_from_prepared_rows_to_a_model_that_answers(
     nothing_secret(plane, desk, least=100)
 
 
-def test_a_registered_model_is_deployed_and_what_was_sent_answers(
-    aml, plane: ControlPlane, desk: Path, tiny_model: Path
-):
-    at = "tunecask/small/final"
-    plane.storage.upload(tiny_model, ("workspaceblobstore", at))
-    uri = f"azureml://datastores/workspaceblobstore/paths/{at}"
-    registered = {"properties": {"modelUri": uri, "modelType": "custom_model"}}
-    plane.asset("PUT", f"{WS}/models/small/versions/1", {}, registered)
-    size = ("--size", "Standard_NC24ads_A100_v4")
-    for made in ("created", "is there"):
-        code, said = aml("deploy", *size, "--model", "small", "--deployment", "first")
-        assert (code, f"environment tunecask-serving:{serving_version(plane)}: {made}" in said) == (
-            0, True,
-        ), said  # fmt: skip
-        assert "endpoint small: https://small.localhost/score" in said
-    assert plane.calls("PUT", "/environments/tunecask-serving/versions/") == 1
-    endpoint = plane.resources[f"{WS}/onlineEndpoints/small"]
-    assert endpoint["properties"]["traffic"] == {"first": 100}
-    assert endpoint["properties"]["authMode"] == "AADToken"
-    sent = plane.resources[f"{WS}/onlineEndpoints/small/deployments/first"]["properties"]
-    assert sent["instanceType"] == size[1]
-    check_answers(plane, sent, desk / "endpoint")
-    code, said = aml("deploy", "--model", "none", *size)
-    assert (code, "there is no model none" in said) == (ExitCode.MODEL, True), said
-    code, said = aml("deploy", "--model", "small", "--delete")
-    assert (code, "endpoint small: deleted" in said) == (0, True), said
-    assert not [path for path in plane.resources if "/onlineEndpoints/" in path]
-    nothing_secret(plane, desk)
-
-
-def serving_version(plane: ControlPlane) -> str:
-    found = [path for path in plane.resources if "/environments/tunecask-serving/" in path]
-    return found[0].rpartition("/")[2] if found else ""
-
-
-def check_answers(plane: ControlPlane, sent: dict[str, Any], folder: Path) -> None:
-    """Run Azure ML's server with the script and the model of a deployment, and ask it."""
-    code = plane.storage.download(
-        place_of(plane.located(sent["codeConfiguration"]["codeId"])), folder / "code"
-    )
-    model = plane.storage.download(place_of(plane.located(sent["model"])), folder / "models" / "1")
-    script = code / sent["codeConfiguration"]["scoringScript"]
-    port = free_port()
-    command = serving.argv(serving.installed(os.environ), script, model, port)
-    with (
-        (folder / "server.txt").open("wb") as log,
-        subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        ) as server,
-    ):
-        try:
-            asked = {"messages": [{"role": "user", "content": "Oslo?"}], "max_new_tokens": 4}
-            wait_until(lambda: server.poll() is not None or asks(port, None)[0] == 200)
-            status, said = asks(port, asked)
-            assert (status, list(said)) == (200, ["text"]), (folder / "server.txt").read_text()
-            assert asks(port, {"prompt": ""}) == (400, {"error": "prompt is no text"})
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)
-
-
-def asks(port: int, body: dict[str, Any] | None) -> tuple[int, Any]:
-    """Status and answer; without a body, whether the server is alive."""
-    request = Request(
-        f"http://127.0.0.1:{port}/{'score' if body else ''}",
-        data=json.dumps(body).encode() if body else None,
-        headers={"Content-Type": "application/json"},
-    )
-    try:
-        with urlopen(request, timeout=120) as answer:
-            text = answer.read()
-            return answer.status, json.loads(text) if body else text
-    except HTTPError as error:
-        return error.code, json.loads(error.read())
-    except URLError:
-        return 0, None
-
-
 def answers(folder: Path) -> str:
     """What the downloaded model says."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -252,19 +145,6 @@ def answers(folder: Path) -> str:
     )  # fmt: skip
     made = model.generate(**asked, max_new_tokens=8, min_new_tokens=4, do_sample=False)
     return str(tokenizer.decode(made[0, asked["input_ids"].shape[1] :]))
-
-
-def nothing_secret(plane: ControlPlane, desk: Path, least: int = 20) -> None:
-    """No value of a secret variable is in a request, a blob, a log or a file here."""
-    secrets = [value.encode() for value in (*CANARIES.values(), IN_VAULT)]
-    found = {f"request {path}": repr((path, headers, body)).encode()
-             for _, path, headers, body in plane.requests}  # fmt: skip
-    found |= dict(plane.storage.everything(STORES))
-    folders = (desk, plane.folder, plane.storage.log.parent)
-    for path in {path for folder in folders for path in folder.rglob("*") if path.is_file()}:
-        found[str(path)] = path.read_bytes()
-    assert len(found) > least
-    assert [name for name, text in found.items() if any(one in text for one in secrets)] == []
 
 
 def test_a_job_that_fails_and_one_that_is_cancelled(
