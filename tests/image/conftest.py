@@ -1,5 +1,6 @@
 """Images, and a copy of the project to run compose in. Everything here needs a Docker engine."""
 
+import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.image.docker import build, call, copy_of_project, docker
+from tests.tiny import write_tiny_model
 
 collect_ignore_glob = [] if os.environ.get("TUNECASK_IMAGE_TESTS") else ["test_*.py"]
 
@@ -52,6 +54,19 @@ def serving_image(image: str) -> str:
     arguments = ("--build-arg", "INFERENCE=yes", "--build-arg", "OPENSSH=yes")
     build("--file", RECOMMENDED, *arguments, "--tag", SERVING_IMAGE)
     return SERVING_IMAGE
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model and rows, for containers to mount."""
+    root = tmp_path_factory.mktemp("image")
+    write_tiny_model(root / "tiny")
+    rows = [{"prompt": f"{number}?", "completion": "Yes"} for number in range(400)]
+    (root / "data").mkdir()
+    (root / "data/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for path in (root, *root.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -9,26 +9,12 @@ import pytest
 
 from tests.image.conftest import IMAGE, OLDER_IMAGE
 from tests.image.docker import Ended, copy_of_project, docker, train
-from tests.tiny import write_tiny_model
 
 pytestmark = pytest.mark.image
 
 SOMEBODY = 12345
 CANARY = "hf_canary_6b7d21"
 TINY = ("--model", "/models/tiny", "--data", "/workspace/data/rows.jsonl", "--max-seq-len", "128")
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model and rows, for containers to mount."""
-    root = tmp_path_factory.mktemp("image")
-    write_tiny_model(root / "tiny")
-    rows = [{"prompt": f"{number}?", "completion": "Yes"} for number in range(400)]
-    (root / "data").mkdir()
-    (root / "data/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for path in (root, *root.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return root
 
 
 @pytest.fixture
