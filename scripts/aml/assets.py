@@ -62,7 +62,7 @@ def environment(ml: Any, settings: AmlSettings, *, serves: bool = False) -> tupl
         files = {}
     else:
         problems = check.context_problems(ROOT, settings.dockerfile)
-        check.require(list(problems), "--dockerfile or AML_DOCKERFILE")
+        check.require(list(problems), "--dockerfile or AML_DOCKERFILE", "environment")
         files = context_files(settings.dockerfile)
         if serves:
             write_text(SERVING, with_inference(files[settings.dockerfile].read_text("utf-8")))

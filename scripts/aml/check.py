@@ -126,8 +126,8 @@ def leaks(made: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
     ]
 
 
-def require(found: list[str], where: object) -> None:
-    """Refuse a job that anything is wrong with.
+def require(found: list[str], where: object, what: str = "job") -> None:
+    """Refuse a job, or what else is described, that anything is wrong with.
 
     Raises:
         SettingsError: names all that was found.
@@ -135,6 +135,6 @@ def require(found: list[str], where: object) -> None:
     if found:
         count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
         raise SettingsError(
-            "\n".join((f"the job has {count}:", *(f"  {problem}" for problem in found))),
+            "\n".join((f"the {what} has {count}:", *(f"  {problem}" for problem in found))),
             where=where,
         )

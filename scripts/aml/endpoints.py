@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from entrypoint.errors import SettingsError
 from scripts.aml import assets, check, models, sdk, serving, snapshot
 from scripts.aml.deployment import CODE, SCRIPT, Deployment, document, environment_name, problems
 from scripts.aml.job import as_yaml, environment_of
@@ -44,7 +45,9 @@ def checked(made: Mapping[str, Any], folder: Path) -> str:
     """
     snapshot.stage({SCRIPT: serving.SCRIPT}, folder / CODE)
     check.require(
-        [*problems(made, folder), *check.leaks(made, os.environ)], "the settings of the deployment"
+        [*problems(made, folder), *check.leaks(made, os.environ)],
+        "the settings of the deployment",
+        "deployment",
     )
     text = as_yaml(made)
     sdk.load_deployment(text, folder)
@@ -91,5 +94,17 @@ def _endpoint(ml: Any, name: str, auth: str) -> Any:
 
 
 def delete(ml: Any, name: str) -> None:
-    """Delete an endpoint with its deployments."""
+    """Delete an endpoint with its deployments.
+
+    Raises:
+        SettingsError: there is none of this name; another one may go on costing money.
+    """
+    from azure.core.exceptions import ResourceNotFoundError
+
+    try:
+        ml.online_endpoints.get(name)
+    except ResourceNotFoundError:
+        raise SettingsError(
+            f"there is no endpoint {name}", where="--endpoint", hint="name the one to delete"
+        ) from None
     ml.online_endpoints.begin_delete(name).result()

@@ -48,6 +48,8 @@ def test_a_registered_model_is_deployed_and_what_was_sent_answers(
     code, said = aml("deploy", "--model", "small", "--delete")
     assert (code, "endpoint small: deleted" in said) == (0, True), said
     assert not [path for path in plane.resources if "/onlineEndpoints/" in path]
+    code, said = aml("deploy", "--model", "small", "--delete")
+    assert (code, "there is no endpoint small" in said) == (ExitCode.SETTINGS, True), said
     nothing_secret(plane, desk)
 
 

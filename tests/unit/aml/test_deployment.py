@@ -43,6 +43,7 @@ def test_settings_of_no_deployment_are_refused_by_name(capsys, name: str):
     out, err = capsys.readouterr()
     assert code in (ExitCode.USAGE, ExitCode.SETTINGS)
     assert complaint in err
+    assert "the job has" not in err
     assert not out
 
 
