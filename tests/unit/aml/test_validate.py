@@ -246,3 +246,16 @@ def test_the_modules_of_the_job_import_nothing_of_azure():
 
 def test_the_names_of_secrets_in_the_vault_are_secret_names():
     assert all(check.SECRET_NAME.search(name) for name in SECRETS)
+
+
+def test_a_dry_run_prints_what_is_validated_and_azures_own_loader_takes_it(capsys, tmp_path: Path):
+    from azure.ai.ml import load_job
+
+    options = (*GPUS, "--nodes", "2", "--name", "a-run", "sft", "--data", "azureml:rows@latest")
+    made = validated(capsys, *options)[1]
+    assert cli.run(["submit", "--dry-run", *options]) == 0
+    assert capsys.readouterr().out == made
+    (tmp_path / "job.yml").write_text(made)
+    loaded = load_job(tmp_path / "job.yml")
+    assert (loaded.name, loaded.resources.instance_count) == ("a-run", 2)
+    assert "train sft" in loaded.command
