@@ -16,6 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from entrypoint.errors import SettingsError
 
 NOT_PRINTABLE_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+OF_EXPRESSIONS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What an expression of a template may raise."""
 REQUIRED_KEYS = ("model", "tokenizer", "checkpointer", "dataset", "optimizer", "loss")
 
 
@@ -66,6 +68,12 @@ def render(
     recipe = _parse(_fill(template, variables, name), name)
     for override in overrides:
         _apply(recipe, override)
+    try:
+        OmegaConf.to_container(recipe, resolve=True)
+    except OmegaConfBaseException as error:
+        raise SettingsError(
+            f"the recipe refers to what is not there: {str(error).splitlines()[0]}", where=name
+        ) from error
     return OmegaConf.to_yaml(recipe)
 
 
@@ -90,6 +98,12 @@ def _fill(template: str, variables: Mapping[str, Any], name: str) -> str:
         raise SettingsError(
             f"the template does something forbidden: {error}", where=name
         ) from error
+    except (jinja2.TemplateError, *OF_EXPRESSIONS) as error:
+        raise SettingsError(
+            f"the template cannot be filled in: {error}",
+            where=name,
+            hint="it holds values and structure alone: nothing is included, and no file is read",
+        ) from error
 
 
 def _yaml_json(value: Any) -> str:
@@ -107,6 +121,10 @@ def _parse(text: str, name: str) -> DictConfig:
         line = f", line {error.problem_mark.line + 1} when rendered" if error.problem_mark else ""
         raise SettingsError(
             f"the rendered recipe is not valid YAML: {error.problem}", where=f"{name}{line}"
+        ) from error
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise SettingsError(
+            f"the rendered recipe cannot be read: {str(error).splitlines()[0]}", where=name
         ) from error
     if not isinstance(recipe, DictConfig):
         raise SettingsError("the rendered recipe is not a mapping of keys", where=name)

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from entrypoint.errors import SettingsError
@@ -31,6 +31,7 @@ def test_values_and_numbers_come_out_typed():
 
 
 @given(st.text())
+@example("${")
 def test_any_text_survives_the_template(text: str):
     try:
         recipe = yaml.safe_load(render(TEMPLATE, {"rank": 1, "path": text}))
@@ -87,6 +88,12 @@ def test_a_wrong_override_is_named(override: str, message: str):
         ("model: 1", "lacks tokenizer"),
         ("{{ ''.__class__.__mro__ }}", "forbidden"),
         ("{{ rank.missing }}", "does not exist"),
+        ("{% include 'other' %}", "cannot be filled in"),
+        ("{{ rank / 0 }}", "cannot be filled in"),
+        ("{{ rank + path }}", "cannot be filled in"),
+        ("model: \x01", "cannot be read"),
+        ("model: ${rank", "cannot be read"),
+        (TEMPLATE.replace("dir: x", "dir: '${nowhere}'"), "'nowhere' not found"),
     ],
 )
 def test_a_broken_template_is_named(template: str, message: str):
