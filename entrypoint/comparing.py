@@ -22,6 +22,8 @@ from entrypoint.schemes import of_run
 from entrypoint.scoring import Asked, of_checkpoint, prepare, score, task_name
 from entrypoint.settings import Settings
 
+OUTPUT_OPTION = "--output or TRAIN_COMPARE_OUTPUT"
+
 
 def check_gates(settings: Settings, dataset: Dataset) -> None:
     """Find before training what would stop the judgement after it.
@@ -114,9 +116,9 @@ def compare_models(
     folder = (output or default_output("compare", labels[-1])).absolute()
     if folder.exists():
         raise SettingsError(
-            f"{folder} exists already", where="--output", hint="give another folder"
+            f"{folder} exists already", where=OUTPUT_OPTION, hint="give another folder"
         )
-    launch.check_room(folder, 0)
+    launch.check_room(folder, 0, OUTPUT_OPTION)
     models = [side for _, side in sides if isinstance(side, Checkpoint)]
     request = prepare(asked, environ) if models else None
     scored = next((side.scores for _, side in sides if isinstance(side, Evaluation)), None)

@@ -65,7 +65,8 @@ def export(reference: str, asked: Asked, environ: Mapping[str, str], told: Told 
             f"{output} exists already", where=OUTPUT_OPTION, hint="give another folder"
         )
     check(checkpoint, asked)
-    launch.check_room(output, 0 if asked.kind == "peft" else size_bytes(checkpoint.folder))
+    needed = 0 if asked.kind == "peft" else size_bytes(checkpoint.folder)
+    launch.check_room(output, needed, OUTPUT_OPTION)
     facts = gather(checkpoint, environ)
     with whole(output) as scratch:
         if asked.kind == "peft":

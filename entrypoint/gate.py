@@ -126,7 +126,8 @@ def judge(gates: Sequence[Gate], scores: Mapping[str, Mapping[str, float]]) -> l
         scores: label -> `task/metric` -> value; the first label is the base.
 
     Raises:
-        SettingsError: a metric that was not computed, or a label that is none.
+        SettingsError: a metric that was not computed, of the model or of the one that the bound
+            names, or a label that is none.
     """
     verdicts = []
     labels = list(scores)
@@ -136,6 +137,12 @@ def judge(gates: Sequence[Gate], scores: Mapping[str, Mapping[str, float]]) -> l
             matching = [score for score in scores[label] if gate.matches(score)]
             check_metric(gate, matching, scores[label])
             for score in matching:
+                if named and score not in scores[named]:
+                    raise SettingsError(
+                        f"{gate.text}: {named} has no score {score}",
+                        where=WHERE,
+                        hint=f"its scores are {', '.join(scores[named])}",
+                    )
                 bound = offset + (scores[named][score] if named else 0.0)
                 value = scores[label][score]
                 holds = COMPARE[gate.sign](value, bound)

@@ -63,8 +63,11 @@ def check_output(folder: RunFolder, needed_bytes: int, *, resumes: bool = False)
     check_room(root, needed_bytes)
 
 
-def check_room(path: Path, needed_bytes: int) -> None:
+def check_room(path: Path, needed_bytes: int, option: str = OUTPUT_OPTION) -> None:
     """Make sure that `path` can be created, with so many bytes in it.
+
+    Args:
+        option: what named the path, for the message.
 
     Raises:
         SettingsError: a folder on the way cannot be written.
@@ -73,7 +76,7 @@ def check_room(path: Path, needed_bytes: int) -> None:
     parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
         raise SettingsError(
-            f"the output {path} cannot be written: no permission in {parent}", where=OUTPUT_OPTION
+            f"the output {path} cannot be written: no permission in {parent}", where=option
         )
     free = shutil.disk_usage(parent).free
     if free < needed_bytes:

@@ -17,7 +17,7 @@ from entrypoint.models.checkpoint import locate, merged
 from entrypoint.models.companions import FAST
 from entrypoint.objectives import TASKS
 from entrypoint.plan import Plan
-from entrypoint.quantization.folder import check, quantize, size_bytes
+from entrypoint.quantization.folder import OUTPUT_OPTION, check, quantize, size_bytes
 from entrypoint.quantization.samples import Calibration
 from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import RunFolder, default_output
@@ -73,7 +73,7 @@ def quantize_one(
         output = run.quantized(method) if run else default_output("quantize", checkpoint.label)
     check(folder, scheme, world, output)
     # a folder for transformers and a file for torchtune
-    launch.check_room(output, 2 * size_bytes(folder))
+    launch.check_room(output, 2 * size_bytes(folder), OUTPUT_OPTION)
     if of_run:
         for line in remarks(of_run, scheme):
             console.print(line, markup=False)

@@ -32,6 +32,8 @@ from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import default_output
 from entrypoint.settings import EMBEDDED, Device, Dtype, Settings
 
+OUTPUT_OPTION = "--output or TRAIN_EVAL_OUTPUT"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
@@ -133,9 +135,9 @@ def evaluate_one(
         output = output.with_name(f"{output.name.removesuffix('.json')}.json")
     if output.exists():
         raise SettingsError(
-            f"{output} exists already", where="--output", hint="give another file, or a --label"
+            f"{output} exists already", where=OUTPUT_OPTION, hint="give another file, or a --label"
         )
-    launch.check_room(output, 0)
+    launch.check_room(output, 0, OUTPUT_OPTION)
     request = of_checkpoint(request, checkpoint, name, output.absolute())
     logs = checkpoint.run.logs if checkpoint.run else output.parent
     evaluation = score(request, environ, logs / f"eval-{name}.log")
@@ -167,7 +169,7 @@ def prepare(asked: Asked, environ: Mapping[str, str]) -> Request:
     if world.device == "cuda" and processes > world.devices:
         raise SettingsError(
             f"{processes} processes need as many GPUs, and there are {world.devices}",
-            where="--nproc-per-node or TRAIN_NPROC_PER_NODE",
+            where="--nproc-per-node or TRAIN_EVAL_NPROC_PER_NODE",
         )
     if asked.tasks:
         _check_names(asked.tasks, asked.tasks_folder)

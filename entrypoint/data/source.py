@@ -194,4 +194,9 @@ def sha256_of(path: Path) -> str:
 
 def short_name(reference: str) -> str:
     """What --data names, without its folders, suffixes and configuration."""
-    return "stdin" if reference == "-" else Path(reference.split(":")[0]).name.split(".")[0]
+    if reference == STANDARD_INPUT:
+        return "stdin"
+    path = Path(reference.split(":")[0])
+    # of `.` and `..` what they stand for
+    name = path.name.strip(".") or path.expanduser().resolve().name
+    return name.split(".")[0] or "rows"

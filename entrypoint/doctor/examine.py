@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from entrypoint.doctor import devices, machine, packages
-from entrypoint.doctor.facts import Facts
+from entrypoint.doctor.facts import TOKENS, Facts
 from entrypoint.doctor.judgement import Finding
 
 REPORT_VERSION = 1
@@ -16,7 +16,9 @@ CHECKS = (
     machine.memory, machine.cores, machine.places, machine.models, machine.scratch,
     machine.allocator, machine.tokens, machine.rendezvous,
 )  # fmt: skip
-INDENT = " " * 27
+LEVEL_WIDTH, CHECK_WIDTH = 9, max(map(len, TOKENS)) + 1
+"""Of the first two columns; names of tokens are the longest of checks."""
+INDENT = " " * (LEVEL_WIDTH + CHECK_WIDTH)
 WIDTH = 100
 
 
@@ -46,7 +48,7 @@ def as_text(findings: Sequence[Finding]) -> str:
         parts = [f"{finding.what}: {finding.means}"]
         if finding.to_do:
             parts.append(f"to do: {finding.to_do}")
-        first = f"{finding.level:<8} {finding.check:<17} "
+        first = f"{finding.level:<{LEVEL_WIDTH}}{finding.check:<{CHECK_WIDTH}}"
         for part in parts:
             lines += textwrap.wrap(
                 part,

@@ -8,13 +8,14 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
 import entrypoint
-from entrypoint import allocator, secrets
+from entrypoint import allocator, hub, secrets
 from entrypoint.doctor.facts import (
     TOKENS,
     Cache,
@@ -64,14 +65,14 @@ def gather(environ: Mapping[str, str]) -> Facts:
         outputs=look_at(OUTPUTS.absolute()),
         cache=Cache(
             place=look_at(cache),
-            used=sum(path.lstat().st_size for path in cache.rglob("*")),
+            used=size_below(cache),
             models=tuple(sorted(path.name for path in models.glob("[!.]*") if path.name != "hub"))
             + tuple(sorted(path.name.replace("--", "/", 1) for path in models.glob("hub/*--*"))),
         ),
         scratch=read_scratch(),
         tokens=read_tokens(environ),
         rendezvous=read_rendezvous(environ),
-        offline=environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
+        offline=hub.is_offline(environ),
         allocator=allocator.find(),
     )
 
@@ -133,6 +134,15 @@ def look_at(path: Path) -> Place:
         writable=parent.is_dir() and os.access(parent, os.W_OK | os.X_OK),
         free=shutil.disk_usage(parent).free,
     )
+
+
+def size_below(folder: Path) -> int:
+    """Bytes of all files below a folder; a download that ends meanwhile renames some."""
+    found = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            found += path.lstat().st_size
+    return found
 
 
 def read_scratch() -> Place | None:

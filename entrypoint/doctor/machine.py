@@ -80,7 +80,7 @@ def models(facts: Facts) -> Iterator[Finding]:
     if facts.offline:
         yield note(
             "hub",
-            "HF_HUB_OFFLINE is set",
+            "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set",
             "only models and data that are here can be used",
             "unset it to download others",
         )

@@ -55,7 +55,7 @@ class Model:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A model's JSON file, config.json or tokenizer_config.json, as a dict.
+    """A JSON file of a model or adapter, such as config.json, as a dict.
 
     Raises:
         ModelError: it is missing or not JSON.

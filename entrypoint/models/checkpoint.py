@@ -1,12 +1,12 @@
 """From what --model of `eval` and `quantize` names to a folder that transformers loads."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from entrypoint import hub
 from entrypoint.errors import ModelError, SettingsError
+from entrypoint.models.card import read_config
 from entrypoint.models.download import Download
 from entrypoint.models.embedded.materialise import embedded_folder, materialise
 from entrypoint.models.finite import check_finite
@@ -66,9 +66,7 @@ def merged(checkpoint: Checkpoint) -> Path:
 
 
 def _with_base(adapter: Path, base: str | None, environ: Mapping[str, str]) -> Checkpoint:
-    named = base or json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8")).get(
-        "base_model_name_or_path"
-    )
+    named = base or read_config(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
     hint = "name the model that the adapter was trained on with --base"
     if not named:
         raise ModelError("the adapter names no base model", where=adapter, hint=hint)

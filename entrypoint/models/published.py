@@ -26,12 +26,12 @@ def published() -> dict[str, Model]:
 
 
 def known(reference: str, environ: Mapping[str, str]) -> Model | None:
-    """What is known of a model without a network; None for nothing.
+    """What is known of a model without a network: of a folder that is called as a published model
+    too, what the folder holds. None for nothing.
 
     Raises:
         ModelError: a folder holds no model that is supported.
     """
-    card = published().get(reference.partition("@")[0])
-    if card or (reference != EMBEDDED and not Path(reference).expanduser().is_dir()):
-        return card
-    return load(reference, environ, chat=False, dry=True)
+    if reference == EMBEDDED or Path(reference).expanduser().is_dir():
+        return load(reference, environ, chat=False, dry=True)
+    return published().get(reference.partition("@")[0])

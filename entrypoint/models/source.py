@@ -97,7 +97,11 @@ def linked(text: str) -> str | None:
 
 def short_name(reference: str) -> str:
     """The last part of what --model names, to call a folder by."""
-    found = None if Path(reference).expanduser().is_dir() else hub.parse(reference)
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        # of `.` and `..` what they stand for
+        return folder.name.strip(".") or folder.resolve().name
+    found = hub.parse(reference)
     return Path(found.repo if found else reference).name
 
 

@@ -60,7 +60,7 @@ def named_shards(folder: Path) -> tuple[str, ...]:
     if index.is_file():
         try:
             return tuple(sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values())))
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"the index of the weight files cannot be read: {error}", where=index
             ) from error

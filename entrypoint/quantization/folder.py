@@ -18,6 +18,7 @@ from entrypoint.quantization.samples import Calibration, token_ids
 from entrypoint.schemes import GROUPED, Scheme, check_config, check_device, skipped
 from entrypoint.topology import World
 
+OUTPUT_OPTION = "--output or TRAIN_QUANTIZE_OUTPUT"
 RECORD = "quantization.json"
 """What was done, beside the weights."""
 RECORD_VERSION = 1
@@ -43,7 +44,7 @@ def check(checkpoint: Path, scheme: Scheme, world: World, output: Path) -> None:
     layers_left_alone(checkpoint, scheme)
     if output.exists():
         raise SettingsError(
-            f"{output} exists already", where="--output or TRAIN_OUTPUT", hint="give another folder"
+            f"{output} exists already", where=OUTPUT_OPTION, hint="give another folder"
         )
 
 

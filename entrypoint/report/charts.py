@@ -1,5 +1,6 @@
 """Curves and bars as SVG that takes its colours from the page."""
 
+import html
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,8 @@ SIZE = (4.6, 2.7)
 """Inches, so that text has its own size on a telephone."""
 STYLE: Any = {
     "svg.fonttype": "none",
+    # labels are the user's: a dollar sign in them is one
+    "text.parse_math": False,
     "font.size": 9,
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
@@ -113,8 +116,8 @@ def inlined(svg: str, name: str, title: str) -> str:
     box = re.search(r'viewBox="[^"]*"', head[0])
     assert box is not None
     opening = (
-        f'<svg {box[0]} role="img" aria-label="{title}" xmlns="http://www.w3.org/2000/svg" '
-        f'xmlns:xlink="http://www.w3.org/1999/xlink">'
+        f'<svg {box[0]} role="img" aria-label="{html.escape(title)}" '
+        f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     return opening + svg[head.end() :]
 

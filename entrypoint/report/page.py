@@ -56,7 +56,7 @@ def variables(facts: Facts) -> dict[str, Any]:
 def cards(facts: Facts) -> list[tuple[str, str, str]]:
     """The figures that the page opens with: what, how much, and a remark."""
     found = []
-    if facts.comparison and (opening := headline(facts.comparison.evaluations[0].scores)):
+    if facts.comparison and (opening := opening_score(facts.comparison)):
         base, tuned = facts.comparison.evaluations[:2]
         found.append(
             (
@@ -80,6 +80,13 @@ def cards(facts: Facts) -> list[tuple[str, str, str]]:
         if peaks:
             found.append(("peak memory", decimal(max(peaks)), "of training"))
     return found
+
+
+def opening_score(comparison: Comparison) -> str | None:
+    """The score that says most of the first two models, of those that both have: answers are not
+    asked for in every evaluation."""
+    base, tuned = comparison.evaluations[:2]
+    return headline(score for score in base.scores if score in tuned.scores)
 
 
 def pairs(comparison: Comparison) -> list[tuple[str, str]]:
@@ -148,16 +155,16 @@ def forest(comparison: Comparison) -> list[charts.Chart]:
 
 def trade_off(comparison: Comparison, quantized: Sequence[str]) -> list[charts.Chart]:
     """Accuracy against size and speed, when quantized copies were scored."""
-    score = headline(comparison.evaluations[0].scores)
-    labels = [one.label for one in comparison.evaluations]
-    if score is None or not (set(labels) & set(quantized)):
+    score = opening_score(comparison)
+    scored = [one for one in comparison.evaluations if score in one.scores]
+    if score is None or not {one.label for one in scored} & set(quantized):
         return []
     points = [
         charts.Point(
             label=one.label, score=one.scores[score], bytes=one.weights_bytes,
             tokens_per_second=one.performance.get("generated_tokens_per_second"),
         )
-        for one in comparison.evaluations
+        for one in scored
     ]  # fmt: skip
     return charts.trade_off(points, score.partition("/")[2], percent=is_share(score))
 

@@ -76,3 +76,9 @@ def test_failing_says_which_condition_failed_by_how_much():
     assert "1 of 6 conditions failed" in str(caught.value)
     assert "rows/exact_match of 8da4w is 0.4, 0.09 off the bound 0.49" in str(caught.value)
     enforce([one for one in verdicts if one.holds], "compare.json")
+
+
+def test_a_score_that_the_named_model_does_not_have():
+    scores = {"base": {"rows/loss": 2.0}, "tuned": {"rows/loss": 1.0, "rows/exact_match": 0.5}}
+    with pytest.raises(SettingsError, match="base has no score rows/exact_match"):
+        judge([parse("exact_match>=base")], scores)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from entrypoint.data.dataset import find, load
-from entrypoint.data.source import EMBEDDED_FOLDER
+from entrypoint.data.source import EMBEDDED_FOLDER, short_name
 from entrypoint.errors import DataError, SettingsError
 from tests.unit.data.sets import SHAPES, lines, preferred, run, sft
 
@@ -86,6 +86,19 @@ def test_folders_without_rows_or_with_unclear_parts(environ: dict[str, str], tmp
     (tmp_path / "more.jsonl").write_bytes(lines([sft(2)]))
     with pytest.raises(DataError, match=r"more\.jsonl is no training file"):
         load(str(tmp_path), environ)
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [(".", "rows"), ("..", "here"), ("x/.bookings.jsonl.gz", "bookings"), ("a/b.jsonl", "b"),
+     ("ORG/NAME:part", "NAME"), ("-", "stdin"), ("/", "rows")],
+)  # fmt: skip
+def test_rows_have_a_name_wherever_they_are_named_from(
+    reference: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "here" / "rows").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "rows")
+    assert short_name(reference) == name
 
 
 def test_local_files_have_no_splits(environ: dict[str, str], rows: Path, tmp_path: Path):

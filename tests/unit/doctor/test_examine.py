@@ -165,6 +165,9 @@ def test_the_report_says_what_to_do():
     assert "to do: install the NVIDIA driver" in text
     assert "no problems" not in text
     assert max(map(len, text.splitlines())) <= 100
+    # all say it in one column, however long the name of a check is
+    column = len(examine.INDENT)
+    assert all(line[column - 1] == " " != line[column] for line in text.splitlines() if line)
     assert examine.as_text(examine.examine(laptop())).endswith("\nno problems")
 
 

@@ -74,7 +74,8 @@ def test_the_job_is_read_as_a_run_reads_it():
 
 def test_this_very_machine_can_be_looked_at(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_TOKEN", CANARY)
-    facts = gather.gather({"HF_TOKEN": CANARY, "HOME": "/nowhere"})
+    facts = gather.gather({"HF_TOKEN": CANARY, "HOME": "/nowhere", "TRANSFORMERS_OFFLINE": "1"})
+    assert facts.offline
     assert facts.torch is not None
     assert facts.installed["torch"] == facts.torch.version
     assert any(line.startswith("peft==") for line in facts.lock or ())

@@ -53,6 +53,13 @@ def test_shards_are_found_by_the_index(tmp_path: Path):
         load(str(folder), {})
 
 
+@pytest.mark.parametrize("text", ["[]", "{", '{"weight_map": []}'])
+def test_an_index_of_weight_files_that_is_none(model: Path, text: str):
+    (model / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ModelError, match="index of the weight files cannot be read"):
+        load(str(model), {})
+
+
 def test_the_embedded_card_needs_no_weights(tmp_path: Path):
     card = load("embedded", {"TRAIN_CACHE": str(tmp_path)})
     assert card.parameters == 134_515_008

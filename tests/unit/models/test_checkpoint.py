@@ -36,3 +36,10 @@ def test_a_run_that_did_not_finish(run: Path):
     shutil.rmtree(run / "final")
     with pytest.raises(ModelError, match="no final model"):
         locate(str(run), {})
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "cannot be read"), ("{}", "no base model")])
+def test_an_adapter_that_does_not_say_what_it_belongs_on(tmp_path: Path, text: str, message: str):
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(ModelError, match=message):
+        locate(str(tmp_path), {})

@@ -8,6 +8,7 @@ import pytest
 
 from entrypoint.cli import run
 from entrypoint.models.families import FAMILIES
+from entrypoint.models.published import known
 
 
 def test_the_list_has_every_family(capsys: pytest.CaptureFixture[str]):
@@ -23,6 +24,21 @@ def test_the_list_has_every_family(capsys: pytest.CaptureFixture[str]):
     cards = json.loads(capsys.readouterr().out)
     assert {card["architecture"] for card in cards} == FAMILIES.keys()
     assert {card["tokenizer"] for card in cards} == {"tokenizer.json"}
+
+
+def test_a_folder_that_is_called_as_a_published_model_is_what_is_planned_with(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    name = "meta-llama/Meta-Llama-3-8B"
+    found = known(name, {})
+    assert found is not None
+    assert found.parameters == 8_030_261_248
+    shutil.copytree(tiny_model, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    found = known(name, {})
+    assert found is not None
+    assert found.folder == tmp_path / name
+    assert found.parameters < 1_000_000
 
 
 def test_one_model(tiny_model: Path, capsys: pytest.CaptureFixture[str]):

@@ -21,8 +21,9 @@ def test_a_good_model_passes(tiny_model: Path, tmp_path: Path):
 
 
 def test_an_output_that_exists_is_refused(tiny_model: Path, tmp_path: Path):
-    with pytest.raises(SettingsError, match="exists already"):
+    with pytest.raises(SettingsError, match="exists already") as caught:
         check(tiny_model, Scheme(), WORLD, tmp_path)
+    assert "TRAIN_QUANTIZE_OUTPUT" in str(caught.value)
 
 
 def test_a_quantized_model_is_refused(tiny_model: Path, tmp_path: Path):

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -127,6 +128,25 @@ def test_evaluations_on_other_samples_are_named(run: RunFolder, tmp_path: Path):
     found["label"] = "few"
     other.evaluation("few").write_text(json.dumps(found))
     assert "scored on other samples: few" in report(other).read_text()
+
+
+def test_any_label_and_an_evaluation_without_answers_have_their_place(
+    run: RunFolder, tmp_path: Path
+):
+    other = RunFolder(root=tmp_path / "other")
+    shutil.copytree(run.root, other.root, ignore=shutil.ignore_patterns("*.html"))
+    label = 'half <"$price$"> $\\frac'
+    found = json.loads(other.evaluation("8da4w").read_text()) | {"label": label}
+    other.evaluation("odd").write_text(json.dumps(found))
+    likelihoods = json.loads(other.evaluation("8da4w").read_text()) | {"label": "likelihoods"}
+    likelihoods["scores"] = {"bookings/loss": likelihoods["scores"]["bookings/loss"]}
+    other.evaluation("likelihoods").write_text(json.dumps(likelihoods))
+    page = report(other).read_text()
+    drawn = "".join(re.findall(r"<svg.*?</svg>", page, re.S))
+    assert 'aria-label="half &lt;&quot;$price$&quot;&gt; $\\frac - base' in drawn
+    assert "<text" in drawn
+    ElementTree.fromstring(f"<all>{drawn}</all>")
+    assert "likelihoods" in page
 
 
 @pytest.mark.parametrize(
