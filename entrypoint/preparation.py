@@ -2,24 +2,28 @@
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from entrypoint.data import report
+from entrypoint.data.chat import Chat
 from entrypoint.data.checks import policies
 from entrypoint.data.dataset import Dataset, find
 from entrypoint.data.folder import DESCRIPTION, Request
 from entrypoint.data.prepare import Inspector, prepare
 from entrypoint.data.shapes import PRESETS
-from entrypoint.data.source import sha256_of, short_name
+from entrypoint.data.source import short_name
+from entrypoint.data.tokenizer import texts_of
+from entrypoint.data.tokens import TokenInspector
+from entrypoint.data.trained import check_trained
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.files import write_json
 from entrypoint.models import source as model_source
@@ -31,9 +35,6 @@ from entrypoint.plan import LONGEST_ROW
 from entrypoint.progress import say
 from entrypoint.run_folder import default_output
 from entrypoint.settings import EMBEDDED
-
-if TYPE_CHECKING:
-    from entrypoint.data.tokens import TokenInspector
 
 EVAL_FRACTION = 0.1
 CHECK = 1
@@ -149,11 +150,7 @@ def check_rows(
     if memory and memory.is_file():
         cut = int(json.loads(memory.read_text("utf-8"))["cut"])
     else:
-        # they import transformers, which takes seconds
-        from entrypoint.data.chat import Chat
-        from entrypoint.data.trained import check_trained
-
-        chat = Chat(str(model), train_on)
+        chat = Chat(str(model), train_on, environ or os.environ)
         cut = check_trained(dataset.train.path, chat, limit, dataset.task)
         if memory:
             with suppress(OSError):  # then it is looked at again the next time
@@ -165,17 +162,7 @@ def check_rows(
         )
 
 
-def texts_of(model: Path) -> list[str]:
-    """Hashes of a model's files that say how text becomes tokens: all but weights and model card,
-    which are of any size."""
-    return [
-        f"{path.name} {sha256_of(path)}"
-        for path in sorted(model.iterdir())
-        if path.suffix in (".json", ".jinja", ".model", ".txt") and path.is_file()
-    ]
-
-
-def token_inspector(asked: Asked, environ: Mapping[str, str]) -> "TokenInspector":
+def token_inspector(asked: Asked, environ: Mapping[str, str]) -> TokenInspector:
     """Counts with the tokenizer of the model that will be trained."""
     # whether there are conversations is known when the rows are read
     model = model_source.load(asked.model, environ, chat=False, dry=False)
@@ -187,8 +174,4 @@ def token_inspector(asked: Asked, environ: Mapping[str, str]) -> "TokenInspector
         )
     model_source.ensure_present(model, environ)
     longest = asked.max_seq_len or min(LONGEST_ROW, model.context)
-    from entrypoint.data.chat import Chat
-    from entrypoint.data.tokens import TokenInspector
-
-    hide_loading_bars()
-    return TokenInspector(Chat(str(model.folder)), longest, asked.preview)
+    return TokenInspector(Chat(str(model.folder), environ=environ), longest, asked.preview)

@@ -1,14 +1,16 @@
 """Conversations as tokens: the model's own chat template, and which tokens carry loss."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from jinja2.exceptions import TemplateError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from entrypoint.data.chat_template import ChatTemplate
 from entrypoint.data.rows import Conversation
+from entrypoint.data.tokenizer import load
 from entrypoint.errors import ModelError
 from entrypoint.models.card import read_config
 
@@ -45,14 +47,16 @@ class Chat:
     Args:
         path: a folder with tokenizer.json, and a chat template unless there are only texts.
         train_on: which assistant turns carry loss.
-
+        environ: names the cache, where a tokenizer that was met before is remembered.
     """
 
-    def __init__(self, path: str, train_on: TrainOn = "all") -> None:
-        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
-        # a tokenizer.json may hold what its last user cut and filled up to
-        self.tokenizer.backend_tokenizer.no_truncation()
-        self.tokenizer.backend_tokenizer.no_padding()
+    def __init__(
+        self,
+        path: str,
+        train_on: TrainOn = "all",
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.tokenizer = load(Path(path), environ)
         self.train_on = train_on
         self._vocabulary = _smaller_vocabulary(Path(path), len(self.tokenizer))
 
@@ -66,16 +70,12 @@ class Chat:
 
         Raises:
             ValueError: the tokenizer has no chat template.
+            TemplateError: the template refuses it.
         """
         if self.tokenizer.chat_template is None:
             raise ValueError("the model has no chat template (chat_template.jinja)")
-        rendered = self.tokenizer.apply_chat_template(
-            list(messages),
-            tools=tools,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-        )
-        return str(rendered)
+        template = ChatTemplate(self.tokenizer.chat_template, self.tokenizer.special_tokens_map)
+        return template.render((messages, tools), add_generation_prompt=add_generation_prompt)
 
     def encode(
         self, conversations: Sequence[Conversation], add_generation_prompt: bool = False
@@ -117,7 +117,7 @@ class Chat:
             ModelError: the model has no such token.
         """
         # not __call__, which makes lists of much that nobody reads
-        found = self.tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        found = self.tokenizer.backend.encode_batch(list(texts), add_special_tokens=False)
         self._check_known([encoding.ids for encoding in found])
         return [
             Encoded(
@@ -131,7 +131,7 @@ class Chat:
     def encode_documents(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokens of texts that are no conversations, with what the tokenizer puts around any text
         and its end-of-text token behind. All carry loss but the first, which nothing foretells."""
-        found = self.tokenizer.backend_tokenizer.encode_batch(list(texts))
+        found = self.tokenizer.backend.encode_batch(list(texts))
         self._check_known([encoding.ids for encoding in found])
         encoded = []
         for text, encoding in zip(texts, found, strict=True):
@@ -147,9 +147,9 @@ class Chat:
         highest = max((max(ids, default=0) for ids in sequences), default=0)
         if highest >= self._vocabulary:
             raise ModelError(
-                f"the tokenizer writes {self.tokenizer.convert_ids_to_tokens(highest)} as token "
+                f"the tokenizer writes {self.tokenizer.backend.id_to_token(highest)} as token "
                 f"{highest:,}, and the model has {self._vocabulary:,} tokens",
-                where=self.tokenizer.name_or_path,
+                where=self.tokenizer.folder,
                 hint="give the model more of them (transformers: resize_token_embeddings), or take "
                 "the tokenizer that it came with",
             )

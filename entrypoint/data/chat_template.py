@@ -1,7 +1,9 @@
 """A model's chat template by itself. transformers has the same, and takes a second to import."""
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,43 +32,75 @@ class Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+@dataclass(frozen=True, slots=True)
 class ChatTemplate:
     """Writes conversations out as the model reads them.
 
     Args:
-        folder: with a chat template and tokenizer_config.json.
-
-    Raises:
-        TemplateError: there is none, or it is no template.
+        source: the template, or several by name.
+        tokens: special ones by the names that a template may call them.
     """
 
-    def __init__(self, folder: Path) -> None:
+    source: str | Mapping[str, str]
+    tokens: Mapping[str, str]
+
+    @classmethod
+    def of(cls, folder: Path) -> "ChatTemplate":
+        """That of a folder with tokenizer_config.json.
+
+        Raises:
+            TemplateError: there is none.
+        """
         config = read_config(folder / TEMPLATE_KEY_FILE)
         source = config.get("chat_template")
         if chat_template(folder) == TEMPLATE_FILE:
             source = (folder / TEMPLATE_FILE).read_text("utf-8")
-        if isinstance(source, list):  # several, by name
-            source = {one["name"]: one["template"] for one in source}.get("default")
+        if isinstance(source, list):
+            source = {one["name"]: one["template"] for one in source}
         if not source:
             raise TemplateError("there is none")
-        self._template: Template = _environment().from_string(source)
-        self._tokens = {name: _text(config[name]) for name in TOKENS if config.get(name)}
+        return cls(source, {name: _text(config[name]) for name in TOKENS if config.get(name)})
 
-    def render(self, conversation: Conversation) -> str:
+    def render(self, conversation: Conversation, *, add_generation_prompt: bool = False) -> str:
         """The conversation with its tools as one text.
 
         Raises:
-            TemplateError: the template refuses it.
+            TemplateError: the template refuses it, is no template, or there is none for it.
         """
         messages, tools = conversation
         try:
-            return self._template.render(messages=messages, tools=tools, **self._tokens)
+            return _compiled(self._source(tools)).render(
+                messages=[_thinking(message) for message in messages],
+                tools=tools,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self.tokens,
+            )
         except (TypeError, ValueError) as error:
             raise TemplateError(str(error)) from error
+
+    def _source(self, tools: Sequence[Any] | None) -> str:
+        if isinstance(self.source, str):
+            return self.source
+        for name in ("tool_use",) * (tools is not None) + ("default",):
+            if name in self.source:
+                return self.source[name]
+        raise TemplateError(f"of several, none is the default: {', '.join(self.source)}")
+
+
+def _thinking(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message, its reasoning under each of the names that templates know."""
+    reasoning = message.get("reasoning_content")
+    return message if reasoning is None else {"thinking": reasoning, **message}
 
 
 def _text(token: str | Mapping[str, Any]) -> str:
     return token if isinstance(token, str) else str(token["content"])
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(source: str) -> Template:
+    return _environment().from_string(source)
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

@@ -120,7 +120,7 @@ def written(rows: Sequence[Row], folder: Path) -> list[Sequence[int] | None]:
     refuses; which row that is, is said when all of them are looked at."""
     texts: list[str | None] = []
     try:
-        template = ChatTemplate(folder)
+        template = ChatTemplate.of(folder)
     except TemplateError:
         return []
     for conversation in conversations(rows):

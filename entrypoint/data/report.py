@@ -82,7 +82,7 @@ def coloured(encoded: "Encoded", chat: "Chat", max_seq_len: int) -> Text:
     for at in range(1, len(styles) + 1):
         if at == len(styles) or styles[at] != styles[start]:
             # runs, since a character may be several tokens
-            text.append(str(chat.tokenizer.decode(encoded.ids[start:at])), styles[start])
+            text.append(chat.tokenizer.decode(encoded.ids[start:at]), styles[start])
             start = at
     return text
 

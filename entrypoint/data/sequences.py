@@ -38,7 +38,7 @@ def name_the_row(chat: Chat, rows: list[dict[str, Any]], where: Any) -> None:
         ModelError: there is no template, or it rewrites earlier turns.
     """
     if chat.tokenizer.chat_template is None:
-        raise no_chat_template(chat.tokenizer.name_or_path)
+        raise no_chat_template(chat.tokenizer.folder)
     for index, row in enumerate(rows):
         try:
             render(chat, [row])

@@ -10,7 +10,7 @@ from typing import Any
 from lm_eval import simple_evaluate
 from lm_eval.api.registry import AGGREGATION_REGISTRY
 from lm_eval.tasks import TaskManager
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from entrypoint.data.chat import Chat
 from entrypoint.errors import DataError, SettingsError
@@ -69,15 +69,16 @@ def evaluate(request: Request) -> None:
     ranks = Ranks.join()
     manager = task_manager(request.tasks, request.include)
     rows, tasks = request.rows, list[Any](request.tasks)
-    chat = Chat(str(tokenizer_folder(request)), rows.train_on if rows else "all")
-    tokenizer = chat.tokenizer
+    folder = str(tokenizer_folder(request))
+    chat = Chat(folder, rows.train_on if rows else "all")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     templated = bool(tokenizer.chat_template)
     if request.chat_template and not templated:
         raise SettingsError(
             "the model has no chat template", where="--chat-template or TRAIN_CHAT_TEMPLATE"
         )
     if request.chat_template is False:
-        tokenizer.chat_template = None
+        tokenizer.chat_template = chat.tokenizer.chat_template = None
         templated = False
     if rows:
         limits = {"max_new_tokens": request.max_new_tokens, "stop": request.stop}

@@ -191,8 +191,8 @@ class RowTask(Task):  # type: ignore[misc]
         if self.max_new_tokens is None:
             documents = range(min(self._limit or len(self.documents), len(self.documents)))
             answers = [self.doc_to_target(self.documents[row]) for row in documents]
-            encoded = self.chat.tokenizer(answers, add_special_tokens=False)["input_ids"]
-            longest = max(len(ids) for ids in encoded)
+            encoded = self.chat.encode_texts(answers, [()] * len(answers))
+            longest = max(len(one.ids) for one in encoded)
             self.max_new_tokens = min(longest + MARGIN, LONGEST_ANSWER)
         return self.max_new_tokens
 

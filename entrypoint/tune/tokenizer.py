@@ -34,8 +34,9 @@ class ChatTokenizer(Transform):
 
     @functools.cached_property
     def pad_id(self) -> int:
-        pad = self.tokenizer.pad_token_id
-        return int(pad if pad is not None else self.tokenizer.eos_token_id)
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        # without either, any serves: nothing is learned from padding, and no token sees it
+        return next((token for token in known if token is not None), 0)
 
     def __call__(self, sample: Mapping[str, Any], inference: bool = False) -> dict[str, Any]:
         if "text" in sample:

@@ -16,6 +16,7 @@ MESSAGES = [
     {
         "role": "assistant",
         "content": "Yes",
+        "reasoning_content": "5 is plenty",
         "tool_calls": [{"name": "weather", "place": "Ålesund"}],
     },
     {"role": "user", "content": "And now?"},
@@ -27,7 +28,8 @@ TEMPLATE = """
 {{ bos_token }}{{ strftime_now("%Y") }}
 {% for message in messages %}
     {% if message.content == "never" %}{% continue %}{% endif %}
-    {%- if message.role == "assistant" %}
+    {%- if documents is defined %}{{ documents }}{% endif %}
+    {%- if message.role == "assistant" %}{{ message.thinking }}{{ message.reasoning_content }}
         {% generation %}
 {{ message.content }}{% if message.tool_calls %}{{ message.tool_calls | tojson }}{% endif %}
 {{ eos_token }}
@@ -36,6 +38,7 @@ TEMPLATE = """
 {{ message.role }}: {{ message.content }}
     {%- endif %}
 {% endfor %}
+{% if add_generation_prompt %}go{% endif %}{{ cls_token }}{{ sep_token is defined }}
 """
 
 
@@ -60,17 +63,17 @@ def test_conversations_are_written_as_by_transformers(
         (folder / "chat_template.jinja").write_text(template)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     expected = tokenizer.apply_chat_template(MESSAGES, tools=tools, tokenize=False)
-    assert ChatTemplate(folder).render((MESSAGES, tools)) == expected
+    assert ChatTemplate.of(folder).render((MESSAGES, tools)) == expected
 
 
 def test_a_template_may_be_in_the_tokenizers_settings(folder: Path):
     named(folder, chat_template=TEMPLATE)
     expected = AutoTokenizer.from_pretrained(folder).apply_chat_template(MESSAGES, tokenize=False)
-    assert ChatTemplate(folder).render((MESSAGES, None)) == expected
+    assert ChatTemplate.of(folder).render((MESSAGES, None)) == expected
     both = [{"name": "rag", "template": "x"}, {"name": "default", "template": TEMPLATE}]
     (folder / "chat_template.jinja").touch()
     named(folder, chat_template=both)
-    assert ChatTemplate(folder).render((MESSAGES, None)) == expected
+    assert ChatTemplate.of(folder).render((MESSAGES, None)) == expected
 
 
 @pytest.mark.parametrize(
@@ -79,10 +82,10 @@ def test_a_template_may_be_in_the_tokenizers_settings(folder: Path):
 def test_what_a_template_refuses_is_a_template_error(template: str, folder: Path):
     (folder / "chat_template.jinja").write_text(template)
     with pytest.raises(TemplateError):
-        ChatTemplate(folder).render((MESSAGES, None))
+        ChatTemplate.of(folder).render((MESSAGES, None))
 
 
 def test_without_a_template_there_is_nothing_to_write_with(folder: Path):
     named(folder)
     with pytest.raises(TemplateError):
-        ChatTemplate(folder)
+        ChatTemplate.of(folder)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import pipeline
-from entrypoint.data import trained
+from entrypoint import pipeline, preparation
 from entrypoint.data.chat import Chat
 from entrypoint.errors import DataError, ModelError
 from entrypoint.preparation import check_rows
@@ -29,8 +28,8 @@ def test_a_run_trains_on_the_labels_of_its_shape(shape: str, tiny_model: Path, t
     path.write_bytes(lines([make(n) for n in range(COUNT)]))
     given = {"data": str(path), "batch_size": COUNT, "max_steps": 1, "max_seq_len": 512}
     (step,) = train(recipe(tiny_model, tmp_path / "run", **given))
-    tokenizer = Chat(str(tiny_model)).tokenizer
-    count = lambda text: len(tokenizer.encode(text, add_special_tokens=False))  # noqa: E731
+    tokenizer = Chat(str(tiny_model)).tokenizer.backend
+    count = lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)  # noqa: E731
     labels = 0
     for row in (expect(n) for n in range(COUNT)):
         if "text" in row:
@@ -83,9 +82,9 @@ def test_rows_are_looked_at_once_for_each_tokenizer(
     settings = Settings(model=str(model), data=str(path), max_seq_len=32, batch_size=4)
     prepared = pipeline.prepare(settings, environ)
     looks = []
-    check = trained.check_trained
+    check = preparation.check_trained
     monkeypatch.setattr(
-        trained, "check_trained", lambda *given: looks.append(given) or check(*given)
+        preparation, "check_trained", lambda *given: looks.append(given) or check(*given)
     )
     for _ in range(2):
         check_rows(prepared.plan.dataset, model, prepared.recipe, environ)

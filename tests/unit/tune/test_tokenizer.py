@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from entrypoint.errors import ModelError
 from entrypoint.tune import compat
@@ -37,7 +38,8 @@ def tokenizer(tiny_model: Path) -> ChatTokenizer:
 
 def test_ids_are_those_of_the_chat_template(tokenizer: ChatTokenizer):
     tokens, _ = tokenizer.tokenize(CONVERSATION)
-    expected = tokenizer.tokenizer.apply_chat_template(CONVERSATION, return_dict=True)["input_ids"]
+    theirs = AutoTokenizer.from_pretrained(tokenizer.tokenizer.folder)
+    expected = theirs.apply_chat_template(CONVERSATION, return_dict=True)["input_ids"]
     assert tokens == expected
 
 
@@ -162,9 +164,11 @@ def test_tools_and_system_messages_reach_every_kind_of_template(
         tokenizer = ChatTokenizer(str(tiny_model), train_on=train_on)
         tokenizer.tokenizer.chat_template = TEMPLATES[style]
         encoded = tokenizer({"messages": WITH_TOOLS, "tools": tools})
-        expected = tokenizer.tokenizer.apply_chat_template(
-            WITH_TOOLS, tools=tools, return_dict=True
-        )["input_ids"]
+        theirs = AutoTokenizer.from_pretrained(tiny_model)
+        theirs.chat_template = TEMPLATES[style]
+        expected = theirs.apply_chat_template(WITH_TOOLS, tools=tools, return_dict=True)[
+            "input_ids"
+        ]
         assert encoded["tokens"] == expected
         text = tokenizer.tokenizer.decode(expected)
         assert "Be brief." in text
