@@ -19,6 +19,7 @@ from entrypoint.objectives import TASKS
 from entrypoint.plan import Plan
 from entrypoint.quantization.folder import OUTPUT_OPTION, check, quantize, size_bytes
 from entrypoint.quantization.samples import Calibration
+from entrypoint.recorded import rows_of
 from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import RunFolder, default_output
 from entrypoint.schemes import (
@@ -143,10 +144,10 @@ def samples_for(
     if is_trained_for(scheme, settings["method"]):
         return None
     hint = "name rows with --calibrate, or round without them: --calibration-rows 0"
-    reference = settings["data"]
     try:
+        reference = rows_of(run, manifest)
         dataset = datasets.load(reference, environ, tasks=TASKS[settings["objective"]], dry=False)
-    except DataError as error:
+    except (DataError, SettingsError) as error:
         raise DataError(
             f"the run's rows cannot be read: {error.what}", where=error.where, hint=hint
         ) from error

@@ -8,22 +8,21 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from entrypoint import hub, pipeline
-from entrypoint.data.folder import DESCRIPTION
 from entrypoint.errors import SettingsError
+from entrypoint.recorded import absolute, rows_of
 from entrypoint.results import Told, nowhere
 from entrypoint.runs.differences import INPUTS, Difference, differing, parts_of
 from entrypoint.runs.pair import pair
 from entrypoint.runs.record import Run, below, read, summary
 from entrypoint.runs.table import show_differences, show_list, show_pair
-from entrypoint.settings import EMBEDDED, Objective, Settings
+from entrypoint.settings import Objective, Settings
 
 PATHS = ("output", "recipe", "tasks_folder")
-REFERENCES = ("model", "teacher", "data")
-RESTATED = (*REFERENCES, "recipe", "tasks_folder", "dtype")
+REFERENCES = ("model", "teacher")
+RESTATED = (*REFERENCES, "data", "recipe", "tasks_folder", "dtype")
 """Settings that a replay gives in other words: whole paths, revisions, the number format."""
 NAMES = ("recorded", "now")
 
@@ -122,21 +121,20 @@ def settings_of(run: Run, *, output: Path | None, dry_run: bool) -> Settings:
     fields = Settings.__dataclass_fields__
     if unknown := sorted(recorded.keys() - fields.keys()):
         raise _unknown(run, f"the settings {', '.join(unknown)}")
-    place = Path(run.manifest.get("directory") or Path.cwd())
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()
     }
     for name in PATHS:
         if given.get(name) is not None:
-            given[name] = Path(_from(place, given[name]))
+            given[name] = Path(absolute(run.manifest, given[name]))
     for name in REFERENCES:
         if name in given:
-            given[name] = _from(place, given[name])
+            given[name] = absolute(run.manifest, given[name])
     for part in ("model", "teacher"):
         facts = run.manifest.get(part)
         if facts and part in given and _of_hub(given[part]):
             given[part] = facts.get("pinned", given[part])
-    given["data"] = _data(run, given["data"])
+    given["data"] = rows_of(run.folder, run.manifest)
     given["dtype"] = run.manifest["world"]["dtype"]
     # what a preset has set is among them
     given["explicit"] = tuple(recorded)
@@ -152,35 +150,5 @@ def _unknown(run: Run, what: str) -> SettingsError:
     )
 
 
-def _from(place: Path, value: str) -> str:
-    """A path as seen from the folder that the run was started in; what is no path stays."""
-    if value in (EMBEDDED, "-") or Path(value).expanduser().is_absolute():
-        return value
-    there = place / value
-    try:
-        found = there.exists() or any(place.glob(value))
-    except (ValueError, NotImplementedError):
-        found = False
-    return str(there) if found else value
-
-
 def _of_hub(reference: str) -> bool:
     return not Path(reference).expanduser().exists() and hub.parse(reference) is not None
-
-
-def _data(run: Run, reference: str) -> str:
-    """What --data has to be: a data set of the hub at its commit, and the prepared rows where they
-    came from standard input."""
-    revision = run.manifest["data"].get("revision")
-    if reference != "-":
-        remote = revision and not Path(reference).expanduser().exists()
-        return f"{reference.partition('@')[0]}@{revision}" if remote else reference
-    recipe = OmegaConf.load(run.folder.recipe)
-    prepared = Path(str(OmegaConf.select(recipe, "dataset.data_files"))).parent
-    if not (prepared / DESCRIPTION).is_file():
-        raise SettingsError(
-            "the rows came from standard input, and what was prepared of them is gone",
-            where=prepared,
-            hint="give them to `train sft` again; the report of the run has its options",
-        )
-    return str(prepared)

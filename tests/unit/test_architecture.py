@@ -21,7 +21,7 @@ ORDER = (
     "machines", "activations", "memory", "inputs", "loggers", "tracking",
     "templates", "presets",
     "evaluation.request", "plan", "render", "estimate", "fitting", "sizing", "command", "process",
-    "manifest", "launch", "stock",
+    "manifest", "recorded", "launch", "stock",
     "nodes", "collect", "schemes", "quantization", "quantizing", "chatting",
     "export", "uploading", "exporting",
     "comparison", "scoring", "comparing", "runs", "report", "reporting", "preparation",

@@ -78,6 +78,26 @@ def test_rows_that_have_changed_or_are_gone_are_refused_with_the_way_out(
         samples_for(run, run.final, Scheme(), Asked(), WORLD, environ)
 
 
+def test_the_rows_of_a_run_are_found_from_another_folder_and_not_read_from_standard_input(
+    run: RunFolder, tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    manifest = json.loads(run.manifest.read_text()) | {"directory": str(tmp_path)}
+    prepared = datasets.load(manifest["settings"]["data"], environ, dry=False).train.path
+    run.recipe.write_text(f"dataset:\n  data_files: {prepared}\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for data in (Path(manifest["settings"]["data"]).name, "-"):
+        manifest["settings"]["data"] = data
+        run.manifest.write_text(json.dumps(manifest))
+        found = samples_for(run, run.final, Scheme(), Asked(), WORLD, environ)
+        assert found is not None
+        assert found.file.rows == 12
+    shutil.rmtree(prepared.parent)
+    with pytest.raises(DataError, match="standard input") as caught:
+        samples_for(run, run.final, Scheme(), Asked(), WORLD, environ)
+    assert "--calibrate" in str(caught.value.hint)
+
+
 def test_what_needs_no_rows_is_rounded_to_nearest(run: RunFolder, environ: dict[str, str]):
     def rows(scheme: Scheme, of: RunFolder | None = run, **asked: Any) -> Any:
         return samples_for(of, run.final, scheme, Asked(**asked), WORLD, environ)
