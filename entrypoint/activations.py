@@ -14,11 +14,11 @@ from entrypoint.models.tensors import Shape
 from entrypoint.settings import Settings
 
 CHUNK = 512
-"""Most tokens whose logits are held at a time; see `tune.loss.LabelledCrossEntropy`."""
+"""Most tokens whose logits are held at a time, by the losses of `tune/`."""
 KEPT_PROBABILITIES = 256
-"""Longest row whose probabilities are kept; see `tune.attention`."""
+"""Longest row whose attention probabilities are kept for the gradient, by `tune.attention`."""
 ATTENTION_BLOCK = 128
-"""Queries at a time in `tune.attention`."""
+"""Queries at a time there: what they cannot see of later keys is not computed."""
 WIDE_LOGITS = {"sft": 2, "dpo": 2, "kd": 8}
 """fp32 numbers for each logit when a chunk's gradient is taken, beside the logits and their
 gradients: log-softmax and its input; with a teacher, of both models under a temperature too."""

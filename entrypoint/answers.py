@@ -6,27 +6,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from entrypoint.data.dataset import Dataset
 from entrypoint.estimate import Estimate, as_dict
 from entrypoint.fitting import Choice
-from entrypoint.models.card import Model
+from entrypoint.inputs import Inputs
 from entrypoint.plan import Plan
-from entrypoint.settings import Settings
 from entrypoint.sizing import PARTS
 from entrypoint.units import duration, gib
 
 VERSION = 1
 """Of the JSON document."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """What a run would be made from; nothing of the model's weights."""
-
-    settings: Settings
-    model: Model
-    teacher: Model | None
-    dataset: Dataset
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,13 +27,13 @@ class Answer:
     """Cheapest first."""
 
 
-def facts(found: Found, first: Answer) -> dict[str, Any]:
+def facts(found: Inputs, first: Answer) -> dict[str, Any]:
     """What is alike on all machines, for JSON."""
-    rows = first.estimate.asked.lengths
+    settings, rows = first.plan.settings, first.estimate.asked.lengths
     return {
         "version": VERSION,
-        "objective": found.settings.objective,
-        "preset": found.settings.preset,
+        "objective": settings.objective,
+        "preset": settings.preset,
         "model": {"reference": found.model.reference, "parameters": found.model.parameters},
         "teacher": found.teacher and found.teacher.reference,
         "data": {
@@ -67,9 +55,9 @@ def described(found: Answer) -> dict[str, Any]:
     }
 
 
-def show(found: Found, answers: list[Answer], console: Console) -> None:
+def show(found: Inputs, answers: list[Answer], console: Console) -> None:
     """The same for people."""
-    settings = found.settings
+    settings = answers[0].plan.settings
     rows = answers[0].estimate.asked.lengths
     said = "counted" if rows.counted else "estimated from characters"
     lines = {

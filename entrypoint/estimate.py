@@ -149,7 +149,7 @@ def estimate(
             cells=steps.cells,
             labels=steps.labels,
             passes=steps.passes,
-            row=int(steps.mean_tokens / steps.rows),
+            row=int(steps.mean_row),
         ),
         switches=switches,
     )
@@ -226,9 +226,8 @@ def tokens_of_method(settings: Settings) -> int:
 def work_of_forward(model: Model, steps: Steps) -> float:
     """Floating-point operations of a step's forward passes."""
     sizes = sizes_of(model)
-    row = steps.mean_tokens / steps.rows
     # scores and weighted values, of the half that is not in the future
-    attention = 2 * sizes.layers * sizes.queries * row * steps.mean_tokens
+    attention = 2 * sizes.layers * sizes.queries * steps.mean_row * steps.mean_tokens
     head = 2 * sizes.vocab * sizes.hidden * steps.mean_labels
     return 2 * sizes.matrices * steps.mean_computed + attention + head
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,14 +71,26 @@ def _gpu(cuda: Any, number: int) -> Gpu:
     )
 
 
+def peak_memory() -> int:
+    """The most memory that this process has held at a time, in bytes."""
+    # unlike the rest of this module, which --help imports, not on every system
+    import resource
+
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def read_memory(folder: Path = CGROUPS, table: Path = Path("/proc/meminfo")) -> tuple[int, int]:
     """Memory that there is, and that is free, within the container's limit."""
     try:
         fields = dict(line.split(":", 1) for line in table.read_text().splitlines())
         total, free = (int(fields[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
     except (OSError, KeyError):
-        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-        return pages * size, pages * size
+        # not Linux
+        import psutil
+
+        found = psutil.virtual_memory()
+        return int(found.total), int(found.available)
     limit = read_number(folder / "memory.max", folder / "memory/memory.limit_in_bytes")
     used = read_number(folder / "memory.current", folder / "memory/memory.usage_in_bytes")
     if limit is None or limit >= total:
@@ -85,17 +98,24 @@ def read_memory(folder: Path = CGROUPS, table: Path = Path("/proc/meminfo")) -> 
     return int(limit), int(min(free, max(limit - (used or 0), 0)))
 
 
+def affine_cores() -> int:
+    """Cores that this process may run on, whatever share of their time it has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def read_cores(folder: Path = CGROUPS) -> float:
     """Cores that this process may use, by its affinity and the container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = affine_cores()
     quota = read_number(folder / "cpu.max", folder / "cpu/cpu.cfs_quota_us")
     if quota is None or quota <= 0:
-        return cores or 1
+        return cores
     if (folder / "cpu.max").is_file():
         period = float((folder / "cpu.max").read_text().split()[1])
     else:
         period = read_number(folder / "cpu/cpu.cfs_period_us") or 100_000.0
-    return min(cores or 1, quota / period)
+    return min(cores, quota / period)
 
 
 def read_number(*paths: Path) -> float | None:

@@ -171,6 +171,13 @@ def named(name: str, gpus: int | None = None) -> tuple[Machine, ...]:
     if gpu := GPUS.get(name.lower()):
         return (_of_gpu(gpu.name, gpu, gpus or 1),)
     size = documented(name)
+    if size is None:
+        raise SettingsError(
+            f"{name} is neither a GPU nor a VM size that is known here",
+            where="--on",
+            hint=f"GPUs: {', '.join(gpu.name for gpu in GPUS.values())}; VM sizes: "
+            f"{', '.join(size.name for size in SIZES.values())}; this, gpus, azure",
+        )
     if size.gpu is None:
         raise SettingsError(
             f"{size.name} has no GPU, and how fast it is and what memory it has is not known here",
@@ -196,19 +203,9 @@ def _peaks(gpu: Gpu) -> dict[str, float]:
     return peaks | ({"bf16": gpu.bf16 * TFLOPS} if gpu.bf16 else {})
 
 
-def documented(name: str) -> Size:
-    """A VM size from the table, without asking Azure.
-
-    Raises:
-        SettingsError: it is not in it, nor of a family without GPUs.
-    """
+def documented(name: str) -> Size | None:
+    """A VM size from the table, without asking Azure; None for one that is not in it, nor of a
+    family without GPUs."""
     if name.lower() in SIZES:
         return SIZES[name.lower()]
-    if WITHOUT_GPU.fullmatch(name):
-        return Size(name=name, gpus=0)
-    raise SettingsError(
-        f"{name} is neither a GPU nor a VM size that is known here",
-        where="--on",
-        hint=f"GPUs: {', '.join(gpu.name for gpu in GPUS.values())}; VM sizes: "
-        f"{', '.join(size.name for size in SIZES.values())}; this, gpus, azure",
-    )
+    return Size(name=name, gpus=0) if WITHOUT_GPU.fullmatch(name) else None

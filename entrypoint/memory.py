@@ -109,7 +109,10 @@ def footprint(
     element, traits = BYTES_PER_ELEMENT[dtype], TRAITS[settings.method]
     cpu = device == "cpu"
     trained = trained_parameters(settings, model) * element
-    second = second_bytes(settings, model, teacher, dtype, switches)
+    second, second_size = second_model(settings, model, teacher), element
+    if settings.objective == "kd":
+        second_size = BYTES_PER_ELEMENT[switches.second_dtype or dtype]
+    second_bytes = second.parameters * second_size if second else 0
     work = Pass(settings=settings, model=model, dtype=dtype, cpu=cpu, load=load, switches=switches)
     gradients, logits = trained // processes, work.logits(teacher)
     passing = work.kept() + work.workspace()
@@ -129,7 +132,7 @@ def footprint(
         optimizer=switches.moments * gradients,
         activations=max(0, beyond - logits),
         logits=min(logits, beyond),
-        second=second // processes,
+        second=second_bytes // processes,
         gather=gathered,
         fragmentation=int(lost),
         process=process_bytes(model) if cpu else CUDA_BYTES,
@@ -139,7 +142,10 @@ def footprint(
     idle, own = IMPORTED_BYTES, parts.process - IMPORTED_BYTES
     loading = max(
         loading_bytes(settings, model, element),
-        parts.weights + parts.adapters + second_loading_bytes(settings, model, teacher, second),
+        parts.weights
+        + parts.adapters
+        + second_bytes
+        + (read_bytes(second, second_size) if second else 0),
     )
     most = max(
         loading + int(LOADED * own),
@@ -158,15 +164,6 @@ def frozen_bytes(settings: Settings, model: Model, element: int) -> int:
             if nf4_blocks(prod(shape))
         )
     return (model.parameters - in_nf4) * element + int(in_nf4 * NF4_BYTES)
-
-
-def second_bytes(
-    settings: Settings, model: Model, teacher: Model | None, dtype: str, switches: Switches
-) -> int:
-    """Weights of another model that is asked while this one learns."""
-    second = second_model(settings, model, teacher)
-    named = switches.second_dtype if settings.objective == "kd" else None
-    return second.parameters * BYTES_PER_ELEMENT[named or dtype] if second else 0
 
 
 def process_bytes(model: Model) -> int:
@@ -194,14 +191,6 @@ def read_bytes(model: Model, element: int) -> int:
         if name.endswith((".q_proj.weight", ".k_proj.weight"))
     )
     return (model.parameters + moved) * FILE_BYTES.get(model.dtype or "", element)
-
-
-def second_loading_bytes(
-    settings: Settings, model: Model, teacher: Model | None, second: int
-) -> int:
-    """A reference or teacher, and the files of its weights."""
-    other = second_model(settings, model, teacher)
-    return second + read_bytes(other, second // other.parameters) if other else 0
 
 
 def saving_bytes(settings: Settings, model: Model, element: int) -> int:

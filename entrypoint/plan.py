@@ -16,6 +16,7 @@ from entrypoint.models.card import BYTES_PER_ELEMENT, Model
 from entrypoint.models.companions import NATIVE
 from entrypoint.models.tokenizers import CHAT_TOKENIZER
 from entrypoint.run_folder import RunFolder
+from entrypoint.schemes import of_run
 from entrypoint.settings import EMBEDDED, LoggerName, Method, Objective, Settings
 from entrypoint.topology import World
 
@@ -113,7 +114,7 @@ def make_plan(
     Raises:
         DataError: fewer rows than one batch.
         SettingsError: a sequence length that the model does not have, validation without
-            held-out rows, or a run folder within the model's.
+            held-out rows, a run folder within the model's, or methods for copies that are not made.
     """
     max_seq_len = settings.max_seq_len or min(LONGEST_ROW, model.context)
     if max_seq_len > model.context:
@@ -288,5 +289,5 @@ def disk_bytes(settings: Settings, model: Model, world: World, steps: int) -> in
     # while the newest is written, the oldest is still there
     saved = min(settings.keep + 1, math.ceil(steps / settings.save_every))
     best = 1 if settings.eval_every else 0
-    copies = len(settings.quantize_methods or ("8da4w",)) if "quantize" in settings.then else 0
+    copies = len(of_run(settings))
     return weights * (1 + 2 * copies) + weights // 4 + checkpoint * (saved + best)

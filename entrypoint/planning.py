@@ -8,7 +8,7 @@ from typing import Any, get_args
 from rich.console import Console
 
 from entrypoint import presets, sizing, templates, topology
-from entrypoint.answers import Answer, Found, described, facts, show
+from entrypoint.answers import Answer, described, facts, show
 from entrypoint.data import dataset as datasets
 from entrypoint.data.lengths import Lengths
 from entrypoint.errors import DoesNotFitError, SettingsError
@@ -20,6 +20,7 @@ from entrypoint.estimate import (
     speed_of,
 )
 from entrypoint.fitting import choices
+from entrypoint.inputs import Inputs
 from entrypoint.machines import Machine, named, this_machine
 from entrypoint.models import source
 from entrypoint.models.card import Model
@@ -65,6 +66,9 @@ def plan_one(
         SettingsError: a machine that is not known, or an earlier run without metrics.
     """
     found = find(settings, environ)
+    settings = presets.resolved(
+        settings, parameters=found.model.parameters, rows=found.dataset.train.rows
+    )
     speed, known_by = question.tokens_per_second, "the given tokens/s"
     if question.like:
         speed, known_by = speed_in(question.like), f"the tokens/s of {question.like}"
@@ -72,8 +76,8 @@ def plan_one(
     rows: Lengths | None = None
     named = "method" in settings.explicit
     methods = (settings.method,) if named else get_args(Method)
-    for machine in machines(found.settings, question):
-        plan = plan_on(machine, found, question.nodes)
+    for machine in machines(settings, question):
+        plan = plan_on(machine, settings, found, question.nodes)
         rows = rows or sizing.look(plan)
         answers.append(answer(plan, machine, rows, question, speed, known_by, methods))
     told(facts(found, answers[0]) | {"machines": [described(each) for each in answers]})
@@ -88,13 +92,12 @@ def plan_one(
         )
 
 
-def find(settings: Settings, environ: Mapping[str, str]) -> Found:
+def find(settings: Settings, environ: Mapping[str, str]) -> Inputs:
     """Rows and models that the settings name; published models need no network."""
     dataset = datasets.load(settings.data, environ, tasks=TASKS[settings.objective], dry=False)
     model = card(settings.model, environ)
     teacher = card(settings.teacher, environ) if settings.objective == "kd" else None
-    settings = presets.resolved(settings, parameters=model.parameters, rows=dataset.train.rows)
-    return Found(settings=settings, model=model, teacher=teacher, dataset=dataset)
+    return Inputs(model=model, teacher=teacher, dataset=dataset)
 
 
 def card(reference: str, environ: Mapping[str, str]) -> Model:
@@ -118,9 +121,12 @@ def machines(settings: Settings, question: Question) -> list[Machine]:
     return found
 
 
-def plan_on(machine: Machine, found: Found, nodes: int) -> Plan:
-    """The plan of the run on such a machine."""
-    settings = found.settings
+def plan_on(machine: Machine, settings: Settings, found: Inputs, nodes: int) -> Plan:
+    """The plan of the run on such a machine.
+
+    Args:
+        settings: with what their preset sets.
+    """
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "bf16" if machine.bf16 else "fp32"

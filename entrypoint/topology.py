@@ -1,6 +1,5 @@
 """The world a run starts in: devices, ranks, number formats; read once, without torch."""
 
-import os
 import platform
 import re
 import runpy
@@ -181,9 +180,7 @@ def detect(device: Device, dtype: Dtype) -> World:
         device=chosen,
         devices=gpus if chosen == "cuda" else 1,
         dtype=("bf16" if fast_bf16 else "fp32") if dtype == "auto" else dtype,
-        cores=len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1,
+        cores=hardware.affine_cores(),
     )
 
 

@@ -67,6 +67,11 @@ class Steps:
     mean_computed: float
     mean_labels: float
 
+    @property
+    def mean_row(self) -> float:
+        """Tokens of a row, in the mean."""
+        return self.mean_tokens / self.rows
+
 
 def look(dataset: Dataset, folder: Path | None, max_seq_len: int) -> Lengths:
     """Rows of a data set in tokens.

@@ -11,6 +11,7 @@ from entrypoint import noise
 from entrypoint.elastic import exit_of_first_failure
 from entrypoint.errors import TrainError
 from entrypoint.evaluation.request import Request
+from entrypoint.hardware import affine_cores
 
 
 def main() -> int:
@@ -33,9 +34,9 @@ def start(request: Request) -> int:
     """Start the processes and wait for them."""
     from torch.distributed.run import main as torchrun
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     # torchrun would give each process one thread
-    os.environ.setdefault("OMP_NUM_THREADS", str(max((cores or 1) // request.processes, 1)))
+    each = max(affine_cores() // request.processes, 1)
+    os.environ.setdefault("OMP_NUM_THREADS", str(each))
     with exit_of_first_failure():
         torchrun(
             [

@@ -1,13 +1,10 @@
 """How much an evaluation may hold, and what it has held."""
 
-import platform
-import resource
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
+from entrypoint import hardware
 from entrypoint.evaluation.batches import Limits
 
 CPU_ROWS, GPU_ROWS = 64, 512
@@ -15,7 +12,6 @@ CPU_TOKENS, GPU_TOKENS = 4096, 65_536
 """Beyond these a batch is no faster."""
 SHARE = 0.4
 """Of free memory that a batch may take: the estimate below is coarse, and others run beside us."""
-CGROUP = Path("/sys/fs/cgroup")
 
 
 def limits_of(model: Any, *, rows: int | None, processes: int, new_tokens: int) -> Limits:
@@ -52,19 +48,11 @@ def free_bytes(device: torch.device) -> int:
     """Memory that is free on the device; on a CPU, within the container's limit."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-        used = int((CGROUP / "memory.current").read_text())
-    except OSError:
-        return free
-    return free if limit == "max" else min(free, max(int(limit) - used, 0))
+    return hardware.read_memory()[1]
 
 
 def peak_bytes(device: torch.device) -> int:
     """The most memory this process has held: of the device, or of the machine for a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in KiB, macOS in bytes
-    return peak if platform.system() == "Darwin" else peak * 1024
+    return hardware.peak_memory()

@@ -9,12 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from entrypoint.activations import ATTENTION_BLOCK, KEPT_PROBABILITIES
 from entrypoint.data.windows import alike
-
-BLOCK = 128
-"""Queries at a time: what they cannot see of later keys is not computed."""
-KEPT = 256
-"""Longest row whose attention probabilities are kept for the gradient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +168,7 @@ class _Written(torch.autograd.Function):
                 queries = _of_block(query, block, key)
                 weights = _weights(queries, key[:, seen], block)
                 _of_block(found, block, key).copy_(torch.bmm(weights, value[:, seen]))
-                if key.shape[1] <= KEPT:
+                if key.shape[1] <= KEPT_PROBABILITIES:
                     kept.append(weights)
         ctx.save_for_backward(*beside, *kept)
         ctx.arrangement = arrangement
@@ -193,7 +189,7 @@ class _Written(torch.autograd.Function):
             arrangement, heads, *beside, *results
         ):
             blocks = _blocks(key.shape[1])
-            known = [kept.pop(0) for _ in blocks] if key.shape[1] <= KEPT else []
+            known = [kept.pop(0) for _ in blocks] if key.shape[1] <= KEPT_PROBABILITIES else []
             for block, seen in reversed(blocks):
                 queries, part = (_of_block(whole, block, key) for whole in (query, of_found))
                 weights = known.pop() if known else _weights(queries, key[:, seen], block)
@@ -253,7 +249,7 @@ def _of_block(queries: torch.Tensor, block: slice, key: torch.Tensor) -> torch.T
 
 def _blocks(length: int) -> list[tuple[slice, slice]]:
     """Queries of each block, and the keys that they see; blocks are of about the same size."""
-    count = max(round(length / BLOCK), 1)
+    count = max(round(length / ATTENTION_BLOCK), 1)
     ends = [length * number // count for number in range(count + 1)]
     return [(slice(start, end), slice(0, end)) for start, end in pairwise(ends)]
 

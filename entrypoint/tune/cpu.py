@@ -5,10 +5,10 @@ no longer needed.
 """
 
 import functools
-import resource
 from importlib.metadata import version
 from typing import Any
 
+from entrypoint.hardware import peak_memory
 from entrypoint.units import GIB
 
 TORCHTUNE = "0.6.1"
@@ -59,9 +59,7 @@ def _measure_memory() -> None:
         if device.type != "cpu":
             found: dict[str, float] = stock(device, reset_stats)
             return found
-        from entrypoint.tune.loop import MAXRSS_BYTES
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES / GIB
+        peak = peak_memory() / GIB
         return dict.fromkeys(
             ("peak_memory_active", "peak_memory_alloc", "peak_memory_reserved"), peak
         )

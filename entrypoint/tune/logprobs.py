@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from entrypoint.activations import CHUNK
 from entrypoint.tune.batches import Batch
 from entrypoint.tune.loss import Head, chunks, cross_entropy, labelled, weights_of
 
@@ -21,7 +22,7 @@ class AnswerLogProbs:
         chunk: most tokens whose logits are held at a time.
     """
 
-    def __init__(self, chunk: int = 512) -> None:
+    def __init__(self, chunk: int = CHUNK) -> None:
         self.chunk = chunk
         self.batch: Batch | None = None
         """Of the next forward pass."""

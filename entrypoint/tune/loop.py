@@ -1,8 +1,6 @@
 """The training loop: one for every objective, method and world."""
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +12,7 @@ import torch
 from torch import nn
 
 from entrypoint.errors import Interrupted, SettingsError, TrainingError
+from entrypoint.hardware import peak_memory
 from entrypoint.tune import checkpoints, state
 from entrypoint.tune.batches import Batch, Encoded, Schedule, silent
 from entrypoint.tune.finite import check_finite
@@ -23,9 +22,6 @@ from entrypoint.tune.progress import Progress
 from entrypoint.tune.stopping import Stop
 from entrypoint.tune.validation import Validation, padded
 from entrypoint.tune.worlds import Ranks
-
-MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
-"""Unit of ru_maxrss."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -288,5 +284,5 @@ class Loop:
         if self.ranks.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.ranks.device)
         else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES
+            peak = peak_memory()
         return {"peak_memory_bytes": peak}

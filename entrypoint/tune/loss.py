@@ -10,6 +10,8 @@ from torch import nn
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from torchtune.modules import TiedLinear
 
+from entrypoint.activations import CHUNK
+
 Head = Callable[[torch.Tensor], torch.Tensor]
 LossOfChunk = Callable[[torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
 """From the logits of a chunk, and which tokens they are of, to the loss's sum and gradient."""
@@ -30,7 +32,7 @@ class LabelledCrossEntropy(nn.Module):
 
     ignore_index = CROSS_ENTROPY_IGNORE_IDX
 
-    def __init__(self, chunk: int = 512) -> None:
+    def __init__(self, chunk: int = CHUNK) -> None:
         super().__init__()
         self.chunk = chunk
         self.labels: torch.Tensor | None = None

@@ -23,10 +23,9 @@ def documented(name: str) -> Size:
     Raises:
         SettingsError: it is not in it, nor of a family without GPUs.
     """
-    try:
-        found = machines.documented(name)
-    except SettingsError as error:
-        raise unknown(name) from error
+    found = machines.documented(name)
+    if found is None:
+        raise unknown(name)
     return found if found.gpus else replace(found, memory_gb=_memory_of(name))
 
 

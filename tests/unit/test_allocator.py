@@ -23,48 +23,50 @@ def test_the_smallest_library_is_preferred(tmp_path: Path):
     assert allocator.find((first, second)) == minimal
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
-def test_blocks_freed_before_do_not_make_glibc_keep_later_ones():
-    code = """
+GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+LIBC = """
 import ctypes, sys
 from entrypoint import allocator
-if sys.argv[1] == "with":
-    allocator.give_back_large_blocks()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
 libc.free.argtypes = (ctypes.c_void_p,)
 class Usage(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in "arena b c d mapped f g h i j".split()]
 libc.mallinfo2.restype = Usage
-libc.free(libc.malloc(20 << 20))
-before = libc.mallinfo2().mapped
-libc.malloc(8 << 20)
-print(libc.mallinfo2().mapped - before >= 8 << 20)
-"""
-    for how, mapped in (("without", "False"), ("with", "True")):
-        ended = subprocess.run(
-            (sys.executable, "-c", code, how), capture_output=True, text=True, check=True
-        )
-        assert ended.stdout.strip() == mapped
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
-def test_large_blocks_are_given_back_for_a_while():
-    code = """
-import ctypes
-from entrypoint import allocator
-libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
-class Usage(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in "arena b c d mapped f g h i j".split()]
-libc.mallinfo2.restype = Usage
-def mapped():
+def is_mapped():
     before = libc.mallinfo2().mapped
     libc.malloc(8 << 20)
     return libc.mallinfo2().mapped - before >= 8 << 20
-with allocator.giving_back():
-    print(mapped())
-print(mapped())
 """
-    ended = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
-    assert ended.stdout.split() == ["True", "False"]
+"""What asks glibc whether it takes a large block from the system, in a process of its own."""
+
+
+def answers(code: str, *arguments: str) -> list[str]:
+    """What a process prints that runs LIBC and then `code`."""
+    ended = subprocess.run(
+        (sys.executable, "-c", LIBC + code, *arguments),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return ended.stdout.split()
+
+
+@GLIBC
+def test_blocks_freed_before_do_not_make_glibc_keep_later_ones():
+    code = """
+if sys.argv[1] == "with":
+    allocator.give_back_large_blocks()
+libc.free(libc.malloc(20 << 20))
+print(is_mapped())
+"""
+    assert answers(code, "without") == ["False"]
+    assert answers(code, "with") == ["True"]
+
+
+@GLIBC
+def test_large_blocks_are_given_back_for_a_while():
+    code = """
+with allocator.giving_back():
+    print(is_mapped())
+print(is_mapped())
+"""
+    assert answers(code) == ["True", "False"]

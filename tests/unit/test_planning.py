@@ -236,9 +236,10 @@ def test_the_refusal_names_what_would_fit(monkeypatch: pytest.MonkeyPatch, asked
     from entrypoint import planning
     from entrypoint.settings import Settings
 
-    found = planning.find(Settings(model=LLAMA_8B, method="full"), {"HOME": "/nowhere"})
+    settings = Settings(model=LLAMA_8B, method="full")
+    found = planning.find(settings, {"HOME": "/nowhere"})
     (machine,) = named("A10")
-    plan = planning.plan_on(machine, found, 1)
+    plan = planning.plan_on(machine, settings, found, 1)
     made = planning.answer(plan, machine, sizing.look(plan), planning.Question(), None, "").estimate
     with pytest.raises(DoesNotFitError) as refused:
         sizing.check_fits(made)

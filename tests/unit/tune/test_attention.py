@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from entrypoint.tune.attention import BLOCK, _Written, arrange, attend
+from entrypoint.activations import ATTENTION_BLOCK as BLOCK
+from entrypoint.tune.attention import _Written, arrange, attend
 
 HEADS, HEAD_DIM = 3, 8
 # the second and third row begin as the first does; the last has several blocks of queries
