@@ -37,7 +37,7 @@ def collect(plan: Plan) -> TrainingMetrics:
     Raises:
         TrainingError: the recipe left no checkpoint, or a loss that is not a number.
     """
-    metrics = read_metrics(plan.folder.logs / "metrics.jsonl")
+    metrics = read_metrics(plan.folder.metrics)
     epoch_folder = plan.folder.checkpoints / f"epoch_{plan.epochs - 1}"
     if not epoch_folder.is_dir():
         raise TrainingError(

@@ -10,6 +10,7 @@ from entrypoint.evaluation.request import Request
 from entrypoint.topology import Start, World
 
 ALONE = Start()
+"""The one process of its job."""
 
 CHILD_ENVIRONMENT: Mapping[str, str] = {
     # Buffers of every step are of the same sizes: keeping them and backing them by huge pages

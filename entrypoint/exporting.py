@@ -1,13 +1,11 @@
 """`train export` from end to end: a checkpoint in, a folder out that others can load."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -15,7 +13,7 @@ from entrypoint import launch
 from entrypoint.collect import ADAPTER_FILES
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.export import card
-from entrypoint.files import share, write_json, write_text
+from entrypoint.files import read_json, share, write_json, write_text
 from entrypoint.models.card import is_quantized, read_config
 from entrypoint.models.checkpoint import Checkpoint, locate
 from entrypoint.models.companions import README, licence
@@ -138,8 +136,8 @@ def _tokenizer(checkpoint: Checkpoint) -> Path:
 def gather(checkpoint: Checkpoint, environ: Mapping[str, str]) -> card.Facts:
     """What the model card says, from the run's manifest and result."""
     run = checkpoint.run
-    manifest = _json(run.manifest) if run else {}
-    result = _json(run.result) if run else {}
+    manifest = (read_json(run.manifest) if run else None) or {}
+    result = (read_json(run.result) if run else None) or {}
     base = manifest.get("model") or {}
     folder = Path(base.get("folder") or checkpoint.folder)
     found = licence(folder, {path.name for path in folder.iterdir()}) if folder.is_dir() else None
@@ -152,10 +150,6 @@ def gather(checkpoint: Checkpoint, environ: Mapping[str, str]) -> card.Facts:
         manifest=manifest,
         result=result,
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 def _file_name(facts: card.Facts, asked: Asked) -> str:
@@ -182,7 +176,7 @@ def write_adapter(checkpoint: Checkpoint, folder: Path, facts: card.Facts) -> No
     for path in adapter.iterdir():
         if path.name in ADAPTER_FILES or path.name.startswith(("token", "chat_template")):
             shutil.copyfile(path, folder / path.name)
-    config = _json(folder / ADAPTER_FILES[0])
+    config = read_config(folder / ADAPTER_FILES[0])
     if facts.base:
         config["base_model_name_or_path"] = facts.base
     write_json(folder / ADAPTER_FILES[0], config)

@@ -25,7 +25,7 @@ from entrypoint import (
     tracking,
     zero_first,
 )
-from entrypoint.command import Command, tune_command
+from entrypoint.command import ALONE, Command, tune_command
 from entrypoint.comparing import check_gates, conclude
 from entrypoint.errors import SettingsError
 from entrypoint.estimate import Estimate
@@ -49,9 +49,6 @@ from entrypoint.settings import QuantizationMethod, Settings
 from entrypoint.team import Team
 from entrypoint.topology import Start
 from entrypoint.units import gib
-
-ALONE = Start()
-"""The one process of its job."""
 
 Before = Callable[[Mapping[str, Any], str], None]
 
@@ -248,7 +245,7 @@ def show_plan(plan: Plan, estimate: Estimate, console: Console) -> None:
         f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''}",
         "saving": f"every {settings.save_every} steps, the last {settings.keep} are kept"
         + (f"; validation every {settings.eval_every}" if settings.eval_every else ""),
-        "metrics": ", ".join(("metrics.jsonl", *plan.variables["loggers"])),
+        "metrics": ", ".join((plan.folder.metrics.name, *plan.variables["loggers"])),
         "world": f"{world.device}, {world.dtype}, {world.cores} CPU cores"
         + (f", {world.ranks} processes" if world.ranks > 1 else "")
         + (f" on {world.nodes} nodes" if world.nodes > 1 else ""),

@@ -30,7 +30,7 @@ from entrypoint.pipeline import recipe_of
 from entrypoint.plan import Plan, make_plan
 from entrypoint.results import Told
 from entrypoint.run_folder import RunFolder, default_output
-from entrypoint.runs.record import METRICS, metrics_of
+from entrypoint.runs.record import metrics_of
 from entrypoint.settings import Method, Settings
 from entrypoint.topology import Start, World
 
@@ -186,7 +186,7 @@ def speed_in(folder: Path) -> float:
     if not seconds:
         raise SettingsError(
             f"the run has no speed of more than {WARM_UP} steps",
-            where=run.logs / METRICS,
+            where=run.metrics,
             hint="give the folder of a run, or --tokens-per-second",
         )
     return float(sum(step["tokens"] for step in steps) / seconds)

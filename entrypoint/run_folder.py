@@ -6,6 +6,8 @@ from itertools import chain, count
 from pathlib import Path
 
 OUTPUTS = Path("outputs")
+METRICS = "metrics.jsonl"
+"""In the folder of logs: one JSON object for each optimizer step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +39,10 @@ class RunFolder:
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def metrics(self) -> Path:
+        return self.logs / METRICS
 
     @property
     def checkpoints(self) -> Path:

@@ -50,6 +50,13 @@ IN_ADDRESS = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
 """A password within an address, as in MLFLOW_TRACKING_URI=https://user:password@host."""
 
 
+def is_secret(name: str, value: str) -> bool:
+    """Whether a variable's value is to be hidden."""
+    return (
+        SECRET_NAME.search(name) is not None and len(value) >= SHORTEST_SECRET and name != VARIABLE
+    )
+
+
 class Redactor:
     """Replaces in text the values of secret variables, and the passwords in addresses.
 
@@ -58,11 +65,7 @@ class Redactor:
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        secrets = {
-            value
-            for name, value in environ.items()
-            if SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET and name != VARIABLE
-        }
+        secrets = {value for name, value in environ.items() if is_secret(name, value)}
         secrets |= {word for value in environ.values() for word in IN_ADDRESS.findall(value)}
         # the longest first: one secret may begin with another
         ordered = sorted(secrets, key=len, reverse=True)

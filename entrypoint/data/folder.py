@@ -5,15 +5,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from entrypoint.data.checks import Findings, Policy
-from entrypoint.data.shapes import Shape
+from entrypoint.data.shapes import Shape, Task
 from entrypoint.data.source import Source, sha256_of
 from entrypoint.data.writing import RowFile
 from entrypoint.errors import DataError
 
 DATASET_VERSION = 2
+TASKS: tuple[Task, ...] = get_args(Task)
 TRAIN, EVAL, DESCRIPTION = "train.jsonl", "eval.jsonl", "dataset.json"
 
 
@@ -80,9 +81,8 @@ def open_prepared(
         verify: hash the files.
 
     Raises:
-        DataError: a file is not as it was written.
+        DataError: a file is not as it was written, or the description is another's.
     """
-    found = json.loads((folder / DESCRIPTION).read_text("utf-8"))
 
     def file(part: str) -> RowFile:
         said = dict(found[part])
@@ -95,7 +95,17 @@ def open_prepared(
             )
         return RowFile(path=path, **said)
 
-    return found, file("train"), file("evaluation") if "evaluation" in found else None
+    try:
+        found = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+        if found["task"] not in TASKS or "revision" not in found["source"]:
+            raise KeyError("task")
+        return found, file("train"), file("evaluation") if "evaluation" in found else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{DESCRIPTION} is not the one that `train prepare` writes",
+            where=folder / DESCRIPTION,
+            hint="call a file of rows otherwise, and give the file; or prepare the folder again",
+        ) from error
 
 
 def cache_key(source: Source, request: Request) -> str:

@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from entrypoint.data import readers
 from entrypoint.data.batches import Batch, Wanted
+from entrypoint.data.readers import COMPRESSED
 from entrypoint.errors import DataError
 from entrypoint.settings import EMBEDDED
 
 EMBEDDED_FOLDER = Path(str(resources.files("entrypoint.data"))) / "embedded" / "sft"
 EMBEDDED_PAIRS = EMBEDDED_FOLDER.with_name("preference")
-DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather")
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+DATA_SUFFIXES = tuple(readers.SUFFIXES)
 STANDARD_INPUT = "-"
 DESCRIPTIONS = ("dataset.json", "dataset_info.json", "dataset_infos.json", "state.json")
 """Files beside the rows that say something about them."""

@@ -12,7 +12,6 @@ ROOM_LEAST = 2 * GIB
 """A demo run and the built-in model take 1.3 GB."""
 ROOM_GOOD = 20 * GIB
 SCRATCH_LEAST = GIB // 4
-SMALL_QUOTA = 1.0
 
 
 def memory(facts: Facts) -> Iterator[Finding]:

@@ -15,7 +15,6 @@ from entrypoint.files import read_json
 from entrypoint.progress import say
 from entrypoint.run_folder import RunFolder
 
-METRICS = "metrics.jsonl"
 HASH_BLOCK = 1 << 20
 
 
@@ -80,7 +79,7 @@ def read(root: Path) -> Run:
 
 def metrics_of(run: RunFolder) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
-    path = run.logs / METRICS
+    path = run.metrics
     if not path.is_file():
         return []
     # a killed process may have left half a line

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from entrypoint.files import write_json
+from entrypoint.files import read_json, write_json
+from entrypoint.run_folder import METRICS
 
-METRICS = "metrics.jsonl"
-"""In the folder of logs: the values of every step that is done."""
 RECORD = "loggers.json"
 """In the folder of logs: what the servers call the run."""
 
@@ -45,7 +44,7 @@ class Record:
             write_json(self.path, self._all() | {self.name: identity})
 
     def _all(self) -> dict[str, Any]:
-        return json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
+        return read_json(self.path) or {}
 
 
 _WRITING = threading.Lock()

@@ -11,7 +11,7 @@ from torchtune.config._utils import _get_component_from_path
 from torchtune.training.metric_logging import MetricLoggerInterface
 
 from entrypoint.errors import Interrupted
-from entrypoint.tune.logged import METRICS
+from entrypoint.run_folder import METRICS
 from entrypoint.tune.loggers import LOGGERS, Background, Ending, parameters_of
 
 

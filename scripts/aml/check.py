@@ -8,8 +8,7 @@ from typing import Any
 import yaml
 
 from entrypoint.errors import SettingsError
-from entrypoint.secrets import SECRET_NAME, SHORTEST_SECRET
-from entrypoint.secrets import VARIABLE as SECRETS_FOLDER
+from entrypoint.secrets import SECRET_NAME, is_secret
 from scripts.aml.arguments import PLACEHOLDER
 
 MEMORY = re.compile(r"[1-9]\d*[bkmg]", re.IGNORECASE)
@@ -119,10 +118,7 @@ def leaks(made: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
     return [
         f"{name}: its value is in the job, which is stored as plain text"
         for name, value in environ.items()
-        if SECRET_NAME.search(name)
-        and name != SECRETS_FOLDER
-        and len(value) >= SHORTEST_SECRET
-        and value in text
+        if is_secret(name, value) and value in text
     ]
 
 

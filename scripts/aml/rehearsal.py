@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from entrypoint.errors import Interrupted, SettingsError, TrainingError
 from entrypoint.files import write_text
 from entrypoint.secrets import SECRET_NAME, Redactor
 from entrypoint.topology import JOB_VARIABLES
+from entrypoint.zero_first import free_port
 from scripts.aml.arguments import FINE_TUNING
 from scripts.aml.blobs import PATH as DATASTORE
 from scripts.aml.containers import Engine
@@ -197,12 +197,6 @@ def place(folder: Path, uri: str) -> Path:
     found = DATASTORE.match(uri)
     assert found, uri
     return folder / "datastores" / found[1] / found[2].strip("/")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from entrypoint.zero_first import free_port
 from scripts.aml import machines
-from tests.aml.storage import Storage, free_port, place_of
+from tests.aml.storage import Storage, place_of
 
 LOGS = "workspaceartifactstore"
 

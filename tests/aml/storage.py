@@ -18,6 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from entrypoint.zero_first import free_port
+
 ACCOUNT = "amlstore"
 KEY = base64.b64encode(b"a key of the stand-in's storage").decode()
 AZURITE = "TUNECASK_AZURITE"
@@ -27,12 +29,6 @@ IN_DATASTORE = re.compile(r"datastores/([^/]+)/(?:paths/)?(.*)")
 IN_ADDRESS = re.compile(r"https://[^/]+/([^/]+)/(.*)")
 Place = tuple[str, str]
 """A container, and the beginning of names in it."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def write_certificates(folder: Path) -> None:

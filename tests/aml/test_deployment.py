@@ -12,10 +12,11 @@ from urllib.request import Request, urlopen
 import pytest
 
 from entrypoint.errors import ExitCode
+from entrypoint.zero_first import free_port
 from scripts.aml import serving
 from tests.aml.canaries import nothing_secret
 from tests.aml.control_plane import WS, ControlPlane
-from tests.aml.storage import free_port, place_of
+from tests.aml.storage import place_of
 from tests.aml.waiting import wait_until
 
 pytestmark = pytest.mark.e2e

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from entrypoint.errors import ExitCode
+from entrypoint.zero_first import free_port
 from scripts.aml import cli, rehearsal
 from scripts.aml.machines import Nodes, Work
-from scripts.aml.rehearsal import free_port
 from tests.recipes import few_rows
 
 pytestmark = pytest.mark.e2e

@@ -65,6 +65,15 @@ def test_a_prepared_folder_is_taken_as_it_is(environ: dict[str, str], rows: Path
         load(str(tmp_path / "out"), environ)
 
 
+@pytest.mark.parametrize("text", ['[{"prompt": "a", "completion": "b"}]', "{", '{"task": "sft"}'])
+def test_a_description_of_somebody_elses_is_no_prepared_folder(
+    environ: dict[str, str], tmp_path: Path, text: str
+):
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(DataError, match="not the one that `train prepare` writes"):
+        load(str(tmp_path), environ)
+
+
 def test_rows_for_another_objective(environ: dict[str, str], tmp_path: Path):
     path = tmp_path / "pairs.jsonl"
     path.write_bytes(lines([preferred(1)]))
