@@ -9,7 +9,7 @@ import sys
 
 from entrypoint import noise
 from entrypoint.elastic import exit_of_first_failure
-from entrypoint.errors import TrainError
+from entrypoint.errors import ExitCode, TrainError
 from entrypoint.evaluation.request import Request
 from entrypoint.hardware import affine_cores
 
@@ -19,14 +19,18 @@ def main() -> int:
     request = Request.from_json(sys.argv[1])
     if request.processes > 1 and "LOCAL_RANK" not in os.environ:
         return start(request)
-    from entrypoint.evaluation import harness
-
-    noise.hide_loading_bars()
     try:
+        # seconds, in which a signal may come too
+        from entrypoint.evaluation import harness
+
+        noise.hide_loading_bars()
         harness.evaluate(request)
     except TrainError as error:
         print(f"Error: {error}")
         return error.exit_code
+    except KeyboardInterrupt:
+        # whoever passed the signal on says so
+        return ExitCode.SIGINT
     return 0
 
 

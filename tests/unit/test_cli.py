@@ -49,7 +49,9 @@ def fails(capsys: pytest.CaptureFixture[str]):
     "command",
     ["", *sorted(train.commands)],
 )
-def test_help(capsys: pytest.CaptureFixture[str], command: str, monkeypatch: pytest.MonkeyPatch):
+def test_help_is_the_golden_one_and_fits_100_columns(
+    capsys: pytest.CaptureFixture[str], command: str, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("COLUMNS", "100")
     assert run([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out

@@ -34,7 +34,7 @@ def kd_plan(teacher=BIG, **settings):
         ("ipo", {"_component_": "entrypoint.tune.objectives.dpo.IPOLoss", "beta": 0.2}),
     ],
 )
-def test_the_loss_of_dpo(loss: str, expected: dict):
+def test_the_loss_of_dpo_is_the_component_that_the_option_names(loss: str, expected: dict):
     assert plan(objective="dpo", loss=loss, beta=0.2).variables["preference_loss"] == expected
 
 

@@ -59,7 +59,9 @@ def test_the_method_picks_the_builder(method: str, builder: str):
         ({"data": "mine.jsonl", "epochs": 3, "max_steps": 5}, 1_000, (1, 5)),
     ],
 )
-def test_epochs_and_steps(settings: dict, rows: int, expected: tuple[int, int]):
+def test_epochs_and_steps_stay_within_max_steps(
+    settings: dict, rows: int, expected: tuple[int, int]
+):
     found = plan(rows=rows, **settings)
     assert (found.epochs, found.steps_per_epoch) == expected
 

@@ -34,7 +34,9 @@ def test_names_are_those_that_do_something():
     assert tuple(shapes.PRESETS) == names.PRESETS
 
 
-def test_a_report(base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_report_is_printed_for_people(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     assert run([*base, "--preview", "1", "--policy", "duplicates=error"]) == 0
     text = capsys.readouterr().out
     for part in (
@@ -52,7 +54,7 @@ def test_a_report(base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
     }  # fmt: skip
 
 
-def test_the_report_as_json(base: list[str], capsys: pytest.CaptureFixture[str]):
+def test_a_report_is_printed_as_json(base: list[str], capsys: pytest.CaptureFixture[str]):
     assert run([*base, "--json", "--eval-fraction", "0"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["train"]["rows"] == 60
@@ -63,7 +65,7 @@ def test_the_report_as_json(base: list[str], capsys: pytest.CaptureFixture[str])
     assert json.loads((Path(found.pop("folder")) / "dataset.json").read_text()) == found
 
 
-def test_standard_input(
+def test_rows_come_from_standard_input(
     base: list[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -139,7 +141,7 @@ def test_leakage_of_the_built_in_task(base: list[str], tmp_path: Path):
         (["--max-seq-len", "3"], 4, "no token to learn from"),
     ],
 )
-def test_what_is_refused(
+def test_options_that_do_not_fit_are_refused_with_their_code(
     base: list[str], capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, word: str
 ):
     assert run([*base, *arguments]) == code

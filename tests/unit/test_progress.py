@@ -45,5 +45,5 @@ def test_elsewhere_a_line_now_and_then_has_both(
 @pytest.mark.parametrize(
     ("count", "text"), [(999, "1 kB"), (23_456_789, "23.5 MB"), (15e9, "15.00 GB")]
 )
-def test_bytes_for_people(count: int, text: str):
+def test_bytes_are_written_for_people(count: int, text: str):
     assert gb(count) == text

@@ -65,7 +65,7 @@ GPUS = topology.World(device="cuda", devices=4, dtype="bf16", cores=8)
         (GPUS, 2, None, 2),
     ],
 )
-def test_how_many_processes_train(world, started, wanted, processes):
+def test_so_many_processes_train_as_were_started_or_wanted(world, started, wanted, processes):
     start = Start(local_size=started, size=started or 1)
     assert topology.trained_by(world, start, wanted).processes == processes
 
@@ -89,7 +89,7 @@ def test_the_interface_of_an_address_of_this_machine():
         (MPS, Start(nodes=2, size=2), None, "mps"),
     ],
 )
-def test_processes_that_cannot_be(world, start, wanted, why):
+def test_processes_that_cannot_be_are_refused(world, start, wanted, why):
     with pytest.raises(SettingsError, match=why):
         topology.trained_by(world, start, wanted)
 
@@ -134,7 +134,7 @@ def test_the_only_process_of_a_node_starts_the_others():
 
 
 @pytest.mark.parametrize("environ", [{}, {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}])
-def test_one_process(environ):
+def test_without_other_processes_there_is_one(environ):
     assert topology.read_start(environ) == Start()
 
 

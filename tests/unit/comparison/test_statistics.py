@@ -52,7 +52,7 @@ def test_what_is_not_a_sum_over_samples_has_no_interval():
 @pytest.mark.parametrize(
     ("lost", "won", "p_value"), [(0, 0, 1.0), (0, 6, 2 / 64), (1, 9, 22 / 1024), (5, 5, 1.0)]
 )
-def test_mcnemars_exact_test(lost: int, won: int, p_value: float):
+def test_p_values_are_those_of_mcnemars_exact_test(lost: int, won: int, p_value: float):
     before = [1.0] * lost + [0.0] * won + [1.0, 0.0]
     after = [0.0] * lost + [1.0] * won + [1.0, 0.0]
     found = mcnemar(before, after)

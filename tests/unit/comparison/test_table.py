@@ -9,7 +9,7 @@ from entrypoint.comparison.table import differences, shown, table
 from entrypoint.evaluation.request import Evaluation
 
 
-def test_scores_side_by_side(tmp_path: Path):
+def test_scores_stand_side_by_side(tmp_path: Path):
     (tmp_path / "model.safetensors").write_bytes(b"0" * 1500)
     found = [
         Evaluation(

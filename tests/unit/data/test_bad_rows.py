@@ -124,7 +124,7 @@ def test_a_bad_line_is_named_wherever_it_is(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow", "rows.jsonl.gz", "rows.jsonl.xz"])
-def test_a_file_that_is_cut_short(tmp_path: Path, name: str):
+def test_a_file_that_is_cut_short_is_named(tmp_path: Path, name: str):
     path = tmp_path / name
     WRITERS[name](path, [sft(n) for n in range(2000)])
     path.write_bytes(path.read_bytes()[:-100])
@@ -145,7 +145,9 @@ def test_a_file_that_is_cut_short(tmp_path: Path, name: str):
         (b"what is one,1\nwhat is two,2\n", ["no known shape", "a line of column names"]),
     ],
 )
-def test_csv_that_is_none(tmp_path: Path, content: bytes, words: list[str]):
+def test_a_file_that_is_no_csv_is_named_with_row_and_column(
+    tmp_path: Path, content: bytes, words: list[str]
+):
     path = tmp_path / "rows.csv"
     path.write_bytes(content)
     with pytest.raises(DataError) as error:

@@ -74,7 +74,7 @@ def test_a_description_of_somebody_elses_is_no_prepared_folder(
         load(str(tmp_path), environ)
 
 
-def test_rows_for_another_objective(environ: dict[str, str], tmp_path: Path):
+def test_rows_for_another_objective_are_refused(environ: dict[str, str], tmp_path: Path):
     path = tmp_path / "pairs.jsonl"
     path.write_bytes(lines([preferred(1)]))
     with pytest.raises(DataError, match="for preference, not sft"):

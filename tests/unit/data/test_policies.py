@@ -14,7 +14,7 @@ from tests.unit.data.sets import (
 )
 
 
-def test_a_split_without_evaluation_rows(tmp_path: Path):
+def test_a_split_that_leaves_no_rows_on_one_side_is_refused(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(lines([sft(1)]))
     with pytest.raises(DataError, match="leaves no evaluation rows"):
@@ -23,7 +23,7 @@ def test_a_split_without_evaluation_rows(tmp_path: Path):
         run(path, tmp_path / "out", eval_fraction=0.999999)
 
 
-def test_policies(tmp_path: Path):
+def test_a_policy_says_what_happens_to_rows_that_a_check_has_met(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(lines([sft(1), {"messages": [turn("user", "q")]}, sft(2), sft(1), sft(1)]))
     with pytest.raises(DataError, match=r"line 2.*\n.*roles=drop"):

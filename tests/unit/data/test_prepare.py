@@ -32,7 +32,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("writer", "shape"), PAIRS)
-def test_every_source_and_shape(tmp_path: Path, writer: str, shape: str):
+def test_every_source_and_shape_gives_the_same_rows(tmp_path: Path, writer: str, shape: str):
     make, expect = SHAPES[shape]
     path = tmp_path / writer
     WRITERS[writer](path, [make(n) | {"id": n} for n in range(COUNT)])
@@ -81,7 +81,7 @@ def test_content_in_parts_is_joined(tmp_path: Path):
     assert read(tmp_path / "out" / "train.jsonl")[0]["messages"][0]["content"] == "one two"
 
 
-def test_columns_by_name(tmp_path: Path):
+def test_columns_are_named_by_the_user(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(lines([{"ask": "q", "reply": "a", "output": "no"}]))
     prepared = run(path, tmp_path / "out", columns={"instruction": "ask", "output": "reply"})
@@ -170,7 +170,7 @@ def test_one_question_is_on_one_side(tmp_path: Path):
     assert not train & held_out
 
 
-def test_shuffling_and_a_bound(tmp_path: Path):
+def test_rows_are_shuffled_by_their_content_and_bounded(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(lines([sft(n) for n in range(100)]))
     run(path, tmp_path / "first", max_rows=10)

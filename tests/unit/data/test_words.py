@@ -38,7 +38,7 @@ def test_a_short_document_leaks_as_a_whole():
     assert met(["what is the capital city of france"], "Say: what is the capital city of France?")
 
 
-def test_near_duplicates(tmp_path: Path):
+def test_rows_that_nearly_repeat_an_earlier_one_are_found(tmp_path: Path):
     from entrypoint.data.near import NearDuplicates
 
     path = tmp_path / "rows.jsonl"

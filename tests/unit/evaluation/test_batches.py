@@ -48,7 +48,7 @@ def test_rows_with_one_beginning_share_it_across_questions():
     assert batch.cost < 16 * 20
 
 
-def test_memory_cuts_batches():
+def test_too_little_memory_cuts_batches():
     sequences = [choice([1] * 9, 2) for _ in range(10)]
     limits = Limits(rows=64, room=40, token_bytes=1)
     assert [len(batch.rows) for batch in cut(range(10), sequences, limits, share=False)] == [
@@ -60,6 +60,6 @@ def test_memory_cuts_batches():
     assert [len(one.rows) for one in cut(range(4), sequences, growing, share=False)] == [2, 2]
 
 
-def test_the_common_beginning():
+def test_the_common_beginning_of_sequences_is_found():
     assert common([(1, 2, 3), (1, 2), (1, 2, 4)]) == 2
     assert common([(1,), (2,)]) == 0

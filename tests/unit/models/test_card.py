@@ -131,7 +131,7 @@ def test_a_config_that_is_no_json_object(model: Path, text: str):
         load(str(model), {})
 
 
-def test_no_folder(tmp_path: Path):
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
     for find in (load, locate):
         with pytest.raises(ModelError, match="nowhere"):
             find(str(tmp_path / "nowhere"), {})

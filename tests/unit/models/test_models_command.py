@@ -41,7 +41,9 @@ def test_a_folder_that_is_called_as_a_published_model_is_what_is_planned_with(
     assert found.parameters < 1_000_000
 
 
-def test_one_model(tiny_model: Path, capsys: pytest.CaptureFixture[str]):
+def test_one_model_is_described_for_people_and_programs(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str]
+):
     assert run(["models", str(tiny_model)]) == 0
     assert "torchtune.models.llama3_2.llama3_2" in capsys.readouterr().out
     assert run(["models", str(tiny_model), "--json"]) == 0
@@ -64,7 +66,7 @@ def test_one_model(tiny_model: Path, capsys: pytest.CaptureFixture[str]):
         ({}, None),
     ],
 )
-def test_the_licence(
+def test_the_licence_is_that_of_the_card_or_of_a_file(
     files: dict[str, str],
     licence: str | None,
     tiny_model: Path,

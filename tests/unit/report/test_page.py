@@ -152,11 +152,11 @@ def test_any_label_and_an_evaluation_without_answers_have_their_place(
 @pytest.mark.parametrize(
     ("value", "text"), [(0, "0"), (2e-5, "2e-5"), (0.25, "0.25"), (1234, "1,234"), (15_000, "15k")]
 )
-def test_numbers_on_axes(value: float, text: str):
+def test_numbers_on_axes_are_short(value: float, text: str):
     assert charts.short(value) == text
 
 
-def test_numbers_in_tables():
+def test_numbers_in_tables_have_enough_digits_to_tell():
     assert [number(value) for value in (1234567, 1234.5, 0.00123456, "x")] == [
         "1,234,567", "1,234", "0.001235", "x",
     ]  # fmt: skip

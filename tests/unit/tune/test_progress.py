@@ -72,5 +72,5 @@ def test_one_process_speaks_for_all(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (90_061, "25:01:01")]
 )
-def test_durations(seconds: float, shown: str):
+def test_durations_are_written_for_people(seconds: float, shown: str):
     assert duration(seconds) == shown

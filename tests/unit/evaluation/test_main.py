@@ -1,0 +1,42 @@
+"""entrypoint.evaluation.__main__: how the process of an evaluation ends."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import entrypoint.evaluation
+from entrypoint.errors import DataError, ExitCode
+from entrypoint.evaluation.__main__ import main
+from entrypoint.evaluation.request import Request
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (None, ExitCode.OK, ""),
+        (DataError("no rows", where="x"), ExitCode.DATA, "Error: no rows\n  where: x\n"),
+        (KeyboardInterrupt(), ExitCode.SIGINT, ""),
+    ],
+)
+def test_errors_and_signals_end_in_a_code_and_no_traceback(
+    raised: BaseException | None,
+    code: int,
+    said: str,
+    tmp_path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    def evaluate(_: Request) -> None:
+        if raised:
+            raise raised
+
+    harness = SimpleNamespace(evaluate=evaluate)
+    monkeypatch.setitem(sys.modules, "entrypoint.evaluation.harness", harness)
+    monkeypatch.setattr(entrypoint.evaluation, "harness", harness, raising=False)
+    request = Request(
+        label="x", checkpoint=tmp_path, device="cpu", dtype="fp32", output=tmp_path / "x.json"
+    )
+    monkeypatch.setattr(sys, "argv", ["evaluation", request.to_json()])
+    assert main() == code
+    assert capsys.readouterr().out == said
