@@ -2,8 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from entrypoint import launch
 from entrypoint.collect import ADAPTER_FILES
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.export import card
-from entrypoint.files import read_json, share, write_json, write_text
+from entrypoint.files import read_json, whole, write_json, write_text
 from entrypoint.models.card import is_quantized, read_config
 from entrypoint.models.checkpoint import Checkpoint, locate
 from entrypoint.models.companions import README, licence
@@ -154,19 +153,6 @@ def gather(checkpoint: Checkpoint, environ: Mapping[str, str]) -> card.Facts:
 
 def _file_name(facts: card.Facts, asked: Asked) -> str:
     return f"{facts.name}-{asked.gguf_type}.gguf"
-
-
-@contextmanager
-def whole(output: Path) -> Iterator[Path]:
-    """A folder to write to that becomes `output` at the end, if nothing fails."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        yield scratch
-        share(scratch)
-        scratch.rename(output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_adapter(checkpoint: Checkpoint, folder: Path, facts: card.Facts) -> None:

@@ -1,10 +1,17 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all, and what they hold."""
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+BLOCK_BYTES = 1 << 20
+"""Of a file that are read at a time."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -25,6 +32,32 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return found
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """A folder to write to that becomes `folder` at the end, if nothing fails."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield scratch
+        share(scratch)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def share(folder: Path) -> None:

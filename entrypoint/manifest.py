@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint.data.folder import DESCRIPTION
+from entrypoint.files import sha256_of
 from entrypoint.models.card import Model
 from entrypoint.models.identity import mark, pinned
 from entrypoint.plan import Plan
@@ -81,7 +82,7 @@ def _facts(model: Model) -> dict[str, Any]:
 
 def _content(model: Model) -> dict[str, Any]:
     return {
-        "config_sha256": _sha256(model.folder / "config.json"),
+        "config_sha256": sha256_of(model.folder / "config.json"),
         "sample_sha256": mark(model),
         "shards": {name: (model.folder / name).stat().st_size for name in model.shards},
     }
@@ -103,7 +104,3 @@ def _versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             versions[package] = None
     return versions
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -18,7 +18,7 @@ from entrypoint.data.chat import Chat
 from entrypoint.data.checks import policies
 from entrypoint.data.dataset import Dataset, find
 from entrypoint.data.folder import DESCRIPTION, Request
-from entrypoint.data.prepare import Inspector, prepare
+from entrypoint.data.prepare import Inspector, check_free, prepare
 from entrypoint.data.shapes import PRESETS
 from entrypoint.data.source import short_name
 from entrypoint.data.tokenizer import texts_of
@@ -76,6 +76,9 @@ def prepare_one(asked: Asked, environ: Mapping[str, str]) -> None:
         raise SettingsError("a preview shows tokens", where="--preview", hint="drop --no-tokens")
     reference = preset.data if preset else asked.data
     checks = policies(asked.policies)
+    folder = asked.output or default_output("prepare", short_name(asked.preset or reference))
+    folder = folder.absolute()
+    check_free(folder)
     with TemporaryDirectory(prefix="tunecask-") as scratch:
         split = asked.split or (preset.split if preset else None)
         source = find(reference, split, environ, Path(scratch))
@@ -106,9 +109,6 @@ def prepare_one(asked: Asked, environ: Mapping[str, str]) -> None:
         tokens = None if asked.no_tokens else token_inspector(asked, environ)
         if tokens:
             inspectors.append(tokens)
-        folder = (
-            asked.output or default_output("prepare", short_name(asked.preset or reference))
-        ).absolute()
         prepared = prepare(source, request, folder, tuple(inspectors))
     statistics = tokens.statistics() if tokens else None
     described = report.as_dict(json.loads((folder / DESCRIPTION).read_text("utf-8")), statistics)

@@ -232,8 +232,7 @@ def _scratch(folder: Path | None) -> Iterator[Path | None]:
     if folder is None:
         yield None
         return
-    if folder.exists():
-        raise _taken(folder)
+    check_free(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -245,6 +244,16 @@ def _scratch(folder: Path | None) -> Iterator[Path | None]:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_free(folder: Path) -> None:
+    """Make sure that a folder can be made.
+
+    Raises:
+        SettingsError: it is there.
+    """
+    if folder.exists():
+        raise _taken(folder)
 
 
 def _taken(folder: Path) -> SettingsError:

@@ -1,7 +1,6 @@
 """From what --data names to the files, or the data set of the hub, that rows come from."""
 
 import glob
-import hashlib
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from entrypoint import files
 from entrypoint.data import readers
 from entrypoint.data.batches import Batch, Wanted
 from entrypoint.data.readers import COMPRESSED
@@ -177,19 +177,15 @@ def is_data(path: Path) -> bool:
 
 
 def sha256_of(path: Path) -> str:
-    """The hash of a file's bytes.
+    """The hash of a file of rows.
 
     Raises:
         DataError: it cannot be read.
     """
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return files.sha256_of(path)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=path) from error
-    return digest.hexdigest()
 
 
 def short_name(reference: str) -> str:

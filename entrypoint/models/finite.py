@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from entrypoint.errors import ModelError
 
@@ -35,21 +35,26 @@ def check_finite(folder: Path, shards: tuple[str, ...]) -> None:
                     )
 
 
+def header(file: IO[bytes]) -> tuple[dict[str, Any], int]:
+    """What a safetensors file says of its tensors, and the byte that their data begin at."""
+    length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+    return json.loads(file.read(length)), LENGTH_BYTES + length
+
+
 def _samples(file: IO[bytes]) -> Iterator[tuple[str, "numpy.ndarray"]]:
     import numpy as np
 
     # bf16 is the upper half of fp32
     stored = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
-    length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-    header = json.loads(file.read(length))
-    for name, tensor in header.items():
+    tensors, data = header(file)
+    for name, tensor in tensors.items():
         if name == "__metadata__" or tensor["dtype"] not in stored:
             continue
         dtype = np.dtype(stored[tensor["dtype"]])
         begin, end = tensor["data_offsets"]
         count = (end - begin) // dtype.itemsize
         for first in {0, max(count // 2 - SAMPLE // 2, 0), max(count - SAMPLE, 0)}:
-            file.seek(LENGTH_BYTES + length + begin + first * dtype.itemsize)
+            file.seek(data + begin + first * dtype.itemsize)
             values = np.frombuffer(file.read(min(SAMPLE, count) * dtype.itemsize), dtype)
             if tensor["dtype"] == "BF16":
                 values = (values.astype(np.uint32) << 16).view(np.float32)

@@ -1,10 +1,9 @@
 """An output head that is written beside the embedding that it is tied to must be the same."""
 
-import json
 from pathlib import Path
 
 from entrypoint.errors import ModelError
-from entrypoint.models.finite import LENGTH_BYTES
+from entrypoint.models.finite import header
 from entrypoint.models.weights import COPIES
 
 Place = tuple[Path, int, int]
@@ -33,12 +32,11 @@ def check_tied(folder: Path, shards: tuple[str, ...]) -> None:
 
 def _places(path: Path) -> dict[str, Place]:
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-        header = json.loads(file.read(length))
+        tensors, data = header(file)
     found = {}
-    for name in {*COPIES, *COPIES.values()} & header.keys():
-        begin, end = header[name]["data_offsets"]
-        found[name] = (path, LENGTH_BYTES + length + begin, end - begin)
+    for name in {*COPIES, *COPIES.values()} & tensors.keys():
+        begin, end = tensors[name]["data_offsets"]
+        found[name] = (path, data + begin, end - begin)
     return found
 
 

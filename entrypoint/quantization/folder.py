@@ -1,14 +1,12 @@
 """From a Hugging Face folder to its quantized copy, by torchao. Imports torch only when called."""
 
-import shutil
-import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from entrypoint import allocator, hardware
 from entrypoint.errors import ModelError, SettingsError
-from entrypoint.files import share, write_json
+from entrypoint.files import whole, write_json
 from entrypoint.models.card import describe, is_quantized, read_config
 from entrypoint.models.weights import check_whole, find_shards
 from entrypoint.noise import hide_loading_bars
@@ -92,9 +90,7 @@ def quantize(
 
     hide_loading_bars()
     allocator.give_back_large_blocks()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{scheme.method}-", dir=output.parent))
-    try:
+    with whole(output) as scratch:
         alone = layers_left_alone(checkpoint, scheme)
         rows = token_ids(checkpoint, calibration) if calibration else []
         model = load(checkpoint, scheme, world, alone, rows)
@@ -102,10 +98,6 @@ def quantize(
         torchtune = write_torchtune(model, checkpoint, scheme, scratch)
         AutoTokenizer.from_pretrained(checkpoint).save_pretrained(scratch)
         write_json(scratch / RECORD, record(scheme, calibration, rows, alone, torchtune))
-        share(scratch)
-        scratch.rename(output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_torchtune(model: Any, checkpoint: Path, scheme: Scheme, folder: Path) -> str | None:

@@ -11,11 +11,9 @@ from typing import Any
 from entrypoint import status
 from entrypoint.comparison.table import headline
 from entrypoint.errors import SettingsError
-from entrypoint.files import read_json
+from entrypoint.files import read_json, sha256_of
 from entrypoint.progress import say
 from entrypoint.run_folder import RunFolder
-
-HASH_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,8 +150,5 @@ def weights_hash(folder: Path) -> str | None:
         return None
     digest = hashlib.sha256()
     for shard in shards:
-        digest.update(shard.name.encode())
-        with shard.open("rb") as file:
-            while block := file.read(HASH_BLOCK):
-                digest.update(block)
+        digest.update(f"{shard.name} {sha256_of(shard)}\n".encode())
     return digest.hexdigest()

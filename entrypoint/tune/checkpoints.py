@@ -4,7 +4,6 @@ A checkpoint is a folder step_<N> with tensors, facts and a manifest of hashes. 
 a hidden name, flushed to the disk and renamed, so a process that is killed leaves the last one.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -18,12 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from entrypoint.errors import SettingsError
-from entrypoint.files import share
+from entrypoint.files import sha256_of, share
 
 VERSION = 1
 TENSORS, FACTS, MANIFEST = "state.safetensors", "state.json", "manifest.json"
 NAME = re.compile(r"step_(\d+)")
-HASH_BLOCK = 1 << 20
 
 Say = Callable[[str], None]
 
@@ -37,7 +35,7 @@ def save(
     scratch.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, scratch / TENSORS)
     (scratch / FACTS).write_text(json.dumps({"step": step, **facts}, indent=2), "utf-8")
-    files = {name: sha256(scratch / name) for name in (TENSORS, FACTS)}
+    files = {name: sha256_of(scratch / name) for name in (TENSORS, FACTS)}
     manifest = {"version": VERSION, "step": step, "sha256": files}
     (scratch / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
     share(scratch)
@@ -117,7 +115,7 @@ def fault_of(path: Path) -> str | None:
         if manifest["version"] != VERSION:
             return f"its version is {manifest['version']}, not {VERSION}"
         for name, expected in manifest["sha256"].items():
-            if sha256(path / name) != expected:
+            if sha256_of(path / name) != expected:
                 return f"{name} is not what was written"
         read(path)
     except FileNotFoundError as error:
@@ -134,14 +132,6 @@ def _newest_whole(folder: Path, say: Say) -> Path | None:
             return path
         say(f"passed over {path}: {fault}")
     return None
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

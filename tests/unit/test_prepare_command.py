@@ -28,6 +28,14 @@ def base(tmp_path: Path, tiny_model: Path) -> list[str]:
     ]
 
 
+def test_a_folder_that_is_taken_is_refused_before_a_model_is_asked_for(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "out").mkdir()
+    assert run([*base, "--model", str(tmp_path / "nowhere")]) == 3
+    assert "exists already" in " ".join(capsys.readouterr().err.split())
+
+
 def test_names_are_those_that_do_something():
     assert tuple(checks.CHECKS) == names.CHECKS
     assert tuple(shapes.FORMATS) == names.FORMATS
@@ -79,7 +87,7 @@ def test_rows_come_from_standard_input(
     found = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert (found["format"], found["train"]["rows"]) == ("prompt-completion", 50)
     Standard.buffer = io.BytesIO(b'{"prompt": 1')
-    assert run([*base, "--data", "-"]) == 4
+    assert run([*base, "--data", "-", "--output", str(tmp_path / "other")]) == 4
     assert "where: standard input, line 1\n" in capsys.readouterr().err
 
 
