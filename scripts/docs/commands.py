@@ -19,10 +19,11 @@ def render() -> str:
 
 
 def section(name: str, command: click.Command) -> str:
-    """A heading and the help of a command, at 100 columns."""
+    """A heading and the help of a command, in a terminal of 100 columns."""
     parent = None
     if name != "train":
         parent = click.Context(train, info_name="train", **train.context_settings)
-    settings = {**train.context_settings, "terminal_width": 100}
+    # click leaves two free
+    settings = {**train.context_settings, "terminal_width": 98}
     context = click.Context(command, info_name=name.split()[-1], parent=parent, **settings)
     return f"## {name}\n\n```text\n{command.get_help(context)}\n```\n"

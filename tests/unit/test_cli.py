@@ -18,7 +18,7 @@ from entrypoint.errors import (
     TrainError,
     TrainingError,
 )
-from tests.unit.golden import check_golden
+from tests.documents import ROOT
 
 
 @pytest.fixture
@@ -49,14 +49,15 @@ def fails(capsys: pytest.CaptureFixture[str]):
     "command",
     ["", *sorted(train.commands)],
 )
-def test_help_is_the_golden_one_and_fits_100_columns(
+def test_help_is_what_the_documentation_has_and_fits_100_columns(
     capsys: pytest.CaptureFixture[str], command: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("COLUMNS", "100")
     assert run([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 100
-    check_golden(f"help/{command or 'train'}.txt", text)
+    # a page that `make golden` writes, and test_documentation.py holds
+    assert f"```text\n{text.rstrip()}\n```" in (ROOT / "docs" / "commands.md").read_text("utf-8")
 
 
 def test_a_dry_run_prints_plan_recipe_and_command_and_writes_nothing(
