@@ -1,6 +1,5 @@
 """`train chat`: talk to checkpoints in the terminal, word by word."""
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from entrypoint import topology
 from entrypoint.errors import ModelError, SettingsError
+from entrypoint.files import read_json
 from entrypoint.models.card import TORCH_DTYPE, is_quantized
 from entrypoint.models.checkpoint import Checkpoint, locate
 from entrypoint.models.source import short_name
@@ -77,8 +77,8 @@ def base_of(checkpoint: Checkpoint, environ: Mapping[str, str]) -> Checkpoint:
     """
     if checkpoint.adapter:
         return Checkpoint(folder=checkpoint.folder, label="base", run=None)
-    if checkpoint.run:
-        model = json.loads(checkpoint.run.manifest.read_text("utf-8"))["model"]
+    manifest = checkpoint.run and read_json(checkpoint.run.manifest)
+    if manifest and (model := manifest.get("model")):
         known = model["reference"] if model["reference"] == EMBEDDED else model["folder"]
         return replace(locate(known, environ), label="base")
     raise SettingsError(

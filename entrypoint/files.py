@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from entrypoint.errors import SettingsError
+
 BLOCK_BYTES = 1 << 20
 """Of a file that are read at a time."""
 
@@ -17,9 +19,13 @@ BLOCK_BYTES = 1 << 20
 def write_text(path: Path, text: str) -> None:
     """Write a text file, and the folders above it, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+    # runs share a cache: each process has a name of its own for what is not whole yet
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -27,10 +33,23 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """An object of JSON, or None where no file is."""
+    """An object of JSON that a run has written, or None where no file is.
+
+    Raises:
+        SettingsError: the file holds something else.
+    """
     if not path.is_file():
         return None
-    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it is no object but {type(found).__name__}")
+    except ValueError as error:
+        raise SettingsError(
+            f"{path.name} cannot be read: {error}",
+            where=path,
+            hint="the file was changed or is cut short: take another run, or make it again",
+        ) from error
     return found
 
 

@@ -1,6 +1,5 @@
 """`train quantize` from end to end: a checkpoint in, a quantized folder out."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from entrypoint import launch, topology
 from entrypoint.data import dataset as datasets
 from entrypoint.data.shapes import Task
 from entrypoint.errors import DataError, SettingsError
+from entrypoint.files import read_json
 from entrypoint.methods import TRAITS
 from entrypoint.models.checkpoint import locate, merged
 from entrypoint.models.companions import FAST
@@ -139,7 +139,7 @@ def samples_for(
         return Calibration(reference=asked.calibrate, file=dataset.train, count=count)
     if run is None or not (folder / FAST).is_file():
         return None
-    manifest = json.loads(run.manifest.read_text("utf-8"))
+    manifest = read_json(run.manifest) or {}
     settings = manifest["settings"]
     if is_trained_for(scheme, settings["method"]):
         return None
@@ -181,7 +181,7 @@ def said(samples: Calibration | None, scheme: Scheme) -> str:
 
 def remarks(run: RunFolder, scheme: Scheme) -> list[str]:
     """What a run that was trained for quantization says of this scheme."""
-    settings = json.loads(run.manifest.read_text("utf-8")).get("settings", {})
+    settings = (read_json(run.manifest) or {}).get("settings", {})
     traits = TRAITS.get(settings.get("method"))
     if traits is None or not traits.fake_quantized:
         return []

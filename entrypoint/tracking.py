@@ -1,6 +1,5 @@
 """What MLflow keeps of a run beside its metrics: settings, scores, and files that tell of it."""
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -9,6 +8,7 @@ from typing import Any
 
 from entrypoint import loggers
 from entrypoint.errors import SettingsError
+from entrypoint.files import read_json
 from entrypoint.run_folder import RunFolder
 from entrypoint.secrets import Redactor
 
@@ -34,13 +34,13 @@ def hand_over(folder: RunFolder, names: Iterable[str]) -> None:
     run = os.environ.get(RUN_ID) or Record(folder.logs / RECORD, "mlflow").read()
     if run is None:  # it could not be opened, which the training has said
         return
-    settings = json.loads(folder.manifest.read_text("utf-8"))["settings"]
-    result = json.loads(folder.result.read_text("utf-8"))
+    settings = (read_json(folder.manifest) or {}).get("settings", {})
+    result = read_json(folder.result) or {}
     files = (folder.manifest, folder.recipe, folder.result, folder.report, folder.comparison)
     _log(
         run,
         parameters={f"{PREFIX}{name}": str(value) for name, value in settings.items() if value},
-        scores=scores_of(result["evaluation"]),
+        scores=scores_of(result.get("evaluation", {})),
         files={"": files, EVALUATIONS: sorted(folder.evaluations.glob("*.json"))},
     )
 

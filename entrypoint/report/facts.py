@@ -1,6 +1,5 @@
 """What a run folder says of its run."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,11 @@ from omegaconf import OmegaConf
 
 from entrypoint.comparison.paired import Comparison, check_same, compare
 from entrypoint.data.folder import DESCRIPTION
-from entrypoint.errors import DataError, SettingsError
+from entrypoint.errors import DataError
 from entrypoint.evaluation.request import Evaluation
 from entrypoint.files import read_json
 from entrypoint.run_folder import RunFolder
-from entrypoint.runs.record import metrics_of
+from entrypoint.runs import record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,24 +43,18 @@ def gather(run: RunFolder, evaluations: Sequence[Evaluation]) -> Facts:
         evaluations: of the run's models, the base first.
 
     Raises:
-        SettingsError: there is no run.
+        SettingsError: there is no run, or its files cannot be read.
     """
-    if not run.manifest.is_file():
-        raise SettingsError(
-            f"there is no run in {run.root}",
-            where="train report",
-            hint="give the folder that `train sft` has written: it holds manifest.json",
-        )
+    found = record.read(run.root)
     recipe = run.recipe.read_text("utf-8")
     comparison, left_out = _comparison(evaluations)
-    result = read_json(run.result)
     compared = read_json(run.comparison) or {}
     return Facts(
         name=run.root.resolve().name,
-        manifest=json.loads(run.manifest.read_text("utf-8")),
+        manifest=found.manifest,
         recipe=recipe,
-        result=result,
-        metrics=metrics_of(run),
+        result=found.result or None,
+        metrics=found.metrics,
         comparison=comparison,
         left_out=left_out,
         gates=compared.get("gates", ()),

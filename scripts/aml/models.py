@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from entrypoint.errors import ModelError, SettingsError
+from entrypoint.files import whole
 from scripts.aml import blobs
 
 FINAL = "final"
@@ -122,10 +124,9 @@ def download_run(ml: Any, job: str, folder: Path, *, with_checkpoints: bool = Fa
     names = [name for name in place.names() if with_checkpoints or not name.startswith(CHECKPOINTS)]
     if not names:
         raise ModelError("the run folder is empty", where=job, hint="`make aml-logs`")
-    scratch = folder.with_name(f".{folder.name}.partial")
-    for name in names:
-        place.fetch(name, scratch / name)
-    scratch.rename(folder)
+    with whole(folder) as scratch:
+        for name in names:
+            place.fetch(name, scratch / name)
     return len(names)
 
 
@@ -153,12 +154,14 @@ def download(ml: Any, name: str, version: str, folder: Path) -> Path:
 
     Raises:
         SettingsError: the folder is there already.
+        ModelError: what was registered is no model that transformers loads.
     """
     refuse_existing(folder)
-    scratch = folder.with_name(f".{folder.name}.partial")
-    ml.models.download(name, version, download_path=scratch)
-    found = next((path.parent for path in sorted(scratch.rglob("config.json"))), None)
-    if found is None:
-        raise ModelError(f"{name}:{version} has no config.json", where=scratch)
-    found.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        ml.models.download(name, version, download_path=scratch)
+        found = next((path.parent for path in sorted(Path(scratch).rglob("config.json"))), None)
+        if found is None:
+            raise ModelError(f"{name}:{version} has no config.json", where=name)
+        found.rename(folder)
     return folder

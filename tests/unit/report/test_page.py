@@ -84,6 +84,13 @@ def test_the_page_of_a_run_is_made_anew_and_a_named_file_is_not_written_over(
     assert "exists already" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(SettingsError, match="there is no run"):
         report(RunFolder(root=tmp_path))
+    # as a checkpoint has one
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(SettingsError, match="there is no run"):
+        report(RunFolder(root=tmp_path))
+    later.manifest.write_text("{")
+    with pytest.raises(SettingsError, match=r"manifest\.json cannot be read"):
+        report(later)
 
 
 def test_a_run_that_has_not_ended_has_a_page_too(run: RunFolder, tmp_path: Path):
