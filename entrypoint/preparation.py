@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from rich.console import Console
 
 from entrypoint.data import report
 from entrypoint.data.chat import Chat
-from entrypoint.data.checks import policies
+from entrypoint.data.checks import Policy, policies
 from entrypoint.data.dataset import Dataset, find
 from entrypoint.data.folder import DESCRIPTION, Request
 from entrypoint.data.prepare import Inspector, check_free, prepare
-from entrypoint.data.shapes import PRESETS
+from entrypoint.data.shapes import PRESETS, Preset
 from entrypoint.data.source import short_name
 from entrypoint.data.tokenizer import texts_of
 from entrypoint.data.tokens import TokenInspector
@@ -33,6 +32,7 @@ from entrypoint.models.tokenizers import CHAT_TOKENIZER, CONVERT
 from entrypoint.noise import hide_loading_bars
 from entrypoint.plan import LONGEST_ROW
 from entrypoint.progress import say
+from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import default_output
 from entrypoint.settings import EMBEDDED
 
@@ -63,12 +63,15 @@ class Asked:
     near_duplicates: float | None
     check_leakage: tuple[str, ...]
     tasks_folder: Path | None
-    as_json: bool
 
 
-def prepare_one(asked: Asked, environ: Mapping[str, str]) -> None:
-    """Prepare a data set and report on it."""
-    console = Console(highlight=False, soft_wrap=True, stderr=asked.as_json)
+def prepare_one(asked: Asked, environ: Mapping[str, str], told: Told = nowhere) -> None:
+    """Prepare a data set and report on it.
+
+    Raises:
+        SettingsError: options that contradict each other, or a folder that is taken.
+        DataError, ModelError: what is named is not there, or something is wrong with it.
+    """
     preset = PRESETS[asked.preset] if asked.preset else None
     if preset and asked.data != EMBEDDED:
         raise SettingsError("--preset names the data itself", where="--data", hint="leave one out")
@@ -82,46 +85,59 @@ def prepare_one(asked: Asked, environ: Mapping[str, str]) -> None:
     with TemporaryDirectory(prefix="tunecask-") as scratch:
         split = asked.split or (preset.split if preset else None)
         source = find(reference, split, environ, Path(scratch))
-        fraction = asked.eval_fraction
-        if fraction is None:
-            default = preset.eval_fraction if preset else EVAL_FRACTION
-            fraction = 0.0 if source.has_evaluation else default
-        request = Request(
-            format=asked.format or (preset.format if preset else None),
-            columns=asked.columns or (preset.columns if preset else {}),
-            eval_fraction=fraction,
-            max_rows=asked.max_rows,
-            shuffle=asked.shuffle,
-            seed=asked.seed,
-            policies=checks,
-        )
-        inspectors: list[Inspector] = []
-        if asked.near_duplicates is not None:
-            from entrypoint.data.near import NearDuplicates
-
-            inspectors.append(NearDuplicates(asked.near_duplicates))
-        if asked.check_leakage:
-            from entrypoint.data.leakage import Leakage
-            from entrypoint.evaluation.documents import texts
-
-            hide_loading_bars()
-            inspectors.append(Leakage(texts(asked.check_leakage, asked.tasks_folder)))
+        request = request_of(asked, preset, checks, has_evaluation=source.has_evaluation)
+        others = inspectors_of(asked)
         tokens = None if asked.no_tokens else token_inspector(asked, environ)
-        if tokens:
-            inspectors.append(tokens)
-        prepared = prepare(source, request, folder, tuple(inspectors))
+        inspectors = (*others, tokens) if tokens else others
+        prepared = prepare(source, request, folder, inspectors)
     statistics = tokens.statistics() if tokens else None
     described = report.as_dict(json.loads((folder / DESCRIPTION).read_text("utf-8")), statistics)
     write_json(folder / DESCRIPTION, described)
-    if asked.as_json:
-        json.dump({"folder": str(folder), **described}, sys.stdout, indent=2, ensure_ascii=False)
-        print()
-    else:
-        report.show(prepared, statistics, console)
+    console = Console(highlight=False, soft_wrap=True)
+    report.show(prepared, statistics, console)
     if tokens and asked.preview:
         report.preview(tokens.shown, tokens.chat, tokens.max_seq_len, console)
-    if not asked.as_json:
-        console.print(f"folder  {folder}", markup=False)
+    console.print(f"folder  {folder}", markup=False)
+    told({"folder": str(folder), **described})
+
+
+def request_of(
+    asked: Asked, preset: Preset | None, checks: Mapping[str, Policy], *, has_evaluation: bool
+) -> Request:
+    """What to make of the source: as asked for, or as the preset has it. Pure.
+
+    Args:
+        has_evaluation: whether the source keeps held-out rows apart, so that none are split off.
+    """
+    fraction = asked.eval_fraction
+    if fraction is None:
+        default = preset.eval_fraction if preset else EVAL_FRACTION
+        fraction = 0.0 if has_evaluation else default
+    return Request(
+        format=asked.format or (preset.format if preset else None),
+        columns=asked.columns or (preset.columns if preset else {}),
+        eval_fraction=fraction,
+        max_rows=asked.max_rows,
+        shuffle=asked.shuffle,
+        seed=asked.seed,
+        policies=checks,
+    )
+
+
+def inspectors_of(asked: Asked) -> tuple[Inspector, ...]:
+    """What looks at the rows beside the count of their tokens; each imports what is heavy."""
+    found: list[Inspector] = []
+    if asked.near_duplicates is not None:
+        from entrypoint.data.near import NearDuplicates
+
+        found.append(NearDuplicates(asked.near_duplicates))
+    if asked.check_leakage:
+        from entrypoint.data.leakage import Leakage
+        from entrypoint.evaluation.documents import texts
+
+        hide_loading_bars()
+        found.append(Leakage(texts(asked.check_leakage, asked.tasks_folder)))
+    return tuple(found)
 
 
 def check_rows(

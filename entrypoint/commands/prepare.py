@@ -91,7 +91,7 @@ check_leakage = option(
 @check_leakage
 @options.tasks_folder
 @options.as_json
-def prepare(**given: Any) -> None:
+def prepare(as_json: bool, **given: Any) -> None:
     """Make any data set a checked one that training reads.
 
     Writes train.jsonl, eval.jsonl and dataset.json to a new folder, which --data of the other
@@ -101,5 +101,7 @@ def prepare(**given: Any) -> None:
     wrong roles or without a token to learn from are errors; others are kept and reported.
     """
     from entrypoint.preparation import Asked, prepare_one
+    from entrypoint.results import telling
 
-    prepare_one(Asked(**given), os.environ)
+    with telling(as_json) as told:
+        prepare_one(Asked(**given), os.environ, told)
