@@ -38,6 +38,8 @@ class Arrangement:
     """Cells of tokens that have their home elsewhere."""
     idle: torch.Tensor
     """These, and padding."""
+    asked: torch.Tensor | None = None
+    """Tokens whose hidden states the decoder's last layer gives; None for all."""
 
 
 def arrange(rows: Sequence[Sequence[int]], device: torch.device | None = None) -> Arrangement:

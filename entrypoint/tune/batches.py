@@ -137,10 +137,11 @@ class Packed(Layout):
     Args:
         window: most tokens of one forward pass; a longer row has one to itself.
         by_document: whether the model takes Documents for a mask.
+        labelled: whether hidden states are wanted of tokens with a label alone.
     """
 
-    def __init__(self, window: int, by_document: bool) -> None:
-        self.window, self.by_document = window, by_document
+    def __init__(self, window: int, by_document: bool, labelled: bool = False) -> None:
+        self.window, self.by_document, self.labelled = window, by_document, labelled
 
     def groups(self, rows: Sequence[Encoded]) -> list[list[int]]:
         return best_fit([len(row["tokens"]) for row in rows], self.window)
@@ -152,14 +153,19 @@ class Packed(Layout):
         labels = torch.tensor(
             [[label for row in rows for label in (*row["labels"][1:], CROSS_ENTROPY_IGNORE_IDX)]]
         )
-        documents = Documents(lengths, twins([row["tokens"] for row in rows]))
+        at = (labels[0] != CROSS_ENTROPY_IGNORE_IDX).nonzero().flatten().tolist()
+        documents = Documents(
+            lengths,
+            twins([row["tokens"] for row in rows]),
+            asked=tuple(at) if self.labelled and at else None,
+        )
         return Batch(
             tokens=tokens,
             labels=labels,
             positions=torch.cat([torch.arange(length) for length in lengths])[None],
             mask=documents if self.by_document else documents.mask(tokens.device),
             real=sum(lengths),
-            trained=int((labels != CROSS_ENTROPY_IGNORE_IDX).sum()),
+            trained=len(at),
         )
 
 

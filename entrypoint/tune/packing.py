@@ -7,14 +7,14 @@ positions start anew with every row, attention stays within it, and the loss is 
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import nn
 from torchtune.models.gemma2._attention import Gemma2Attention
-from torchtune.modules import MultiHeadAttention
+from torchtune.modules import MultiHeadAttention, TransformerSelfAttentionLayer
 
 from entrypoint.tune.attention import Arrangement, arrange, attend
 
@@ -31,6 +31,8 @@ class Documents:
     twins: tuple[int, ...] | None = None
     """For each token of the window the first one with the same beginning of a row up to it, itself
     in most cases: all that a model computes of the two is the same. None when all are the first."""
+    asked: tuple[int, ...] | None = None
+    """Tokens whose hidden states are wanted in the end, others being zeros; None for all."""
 
     def mask(self, device: torch.device) -> torch.Tensor:
         """The same as a mask, block-diagonal and causal: [1, tokens, tokens], True where seen."""
@@ -43,25 +45,35 @@ class Documents:
 class Window:
     """What a model needs to know of Documents."""
 
+    tokens: int
     arrangement: Arrangement
     kept: torch.Tensor | None
     """Tokens that are computed; None when all are."""
     places: torch.Tensor | None
     """[tokens of the window]: which of these stands for each"""
+    asked: torch.Tensor | None
+    """As in Documents."""
 
 
 @functools.lru_cache(maxsize=4)
 def window_of(documents: Documents, device: torch.device) -> Window:
     """The documents' window; tokens that begin several rows are computed once."""
     starts = [0, *accumulate(documents.lengths)]
-    if documents.twins is None:
-        rows = [range(start, end) for start, end in pairwise(starts)]
-        return Window(arrange(rows, device), None, None)
-    kept = [token for token, twin in enumerate(documents.twins) if token == twin]
+    twins = range(starts[-1]) if documents.twins is None else documents.twins
+    kept = [token for token, twin in enumerate(twins) if token == twin]
     number = {token: place for place, token in enumerate(kept)}
-    places = [number[twin] for twin in documents.twins]
+    places = [number[twin] for twin in twins]
     arrangement = arrange([places[start:end] for start, end in pairwise(starts)], device)
-    return Window(arrangement, *(torch.tensor(part, device=device) for part in (kept, places)))
+    index = functools.partial(torch.tensor, device=device)
+    asked = None
+    if documents.asked is not None:
+        asked = index(documents.asked)
+        arrangement = replace(
+            arrangement, asked=index([places[token] for token in documents.asked])
+        )
+    if documents.twins is None:
+        return Window(starts[-1], arrangement, None, None, asked)
+    return Window(starts[-1], arrangement, index(kept), index(places), asked)
 
 
 class DocumentAttention:
@@ -103,6 +115,7 @@ def attend_by_document(model: Any) -> bool:
             module._attention_call = DocumentAttention(module._attention_call)
             # torchtune would copy each key and value for all the heads that share it
             module.num_kv_heads = module.num_heads
+    ends_early = _end_where_asked(model.layers[-1])
     stock, drops = model.forward, _has_dropout(model)
 
     def forward(
@@ -115,26 +128,57 @@ def attend_by_document(model: Any) -> bool:
         if not isinstance(mask, Documents):
             return stock(tokens, mask=mask, input_pos=input_pos, **others)
         if drops and model.training:  # what is dropped differs from row to row
-            mask = Documents(mask.lengths)
+            mask = replace(mask, twins=None)
+        if not ends_early:
+            mask = replace(mask, asked=None)
         window = window_of(mask, tokens.device)
         if window.kept is not None:
             assert input_pos is not None
             tokens, input_pos = tokens[:, window.kept], input_pos[:, window.kept]
-        with _all_tokens(model, window.places):
+        with _all_tokens(model, window):
             return stock(tokens, mask=window.arrangement, input_pos=input_pos, **others)
 
     model.forward = forward
     return True
 
 
+def _end_where_asked(layer: Any) -> bool:
+    """Let the last layer compute its feed-forward part where somebody asks for the result: nothing
+    that follows mixes tokens. False for a layer that is not built like that."""
+    inner = getattr(layer, "_checkpoint_wrapped_module", layer)
+    if not isinstance(inner, TransformerSelfAttentionLayer):
+        return False
+    stock = inner.forward
+
+    def forward(x: torch.Tensor, *, mask: Any = None, input_pos: Any = None, **others: Any) -> Any:
+        asked = mask.asked if isinstance(mask, Arrangement) else None
+        if asked is None:
+            return stock(x, mask=mask, input_pos=input_pos, **others)
+        normed = inner.sa_norm(x)
+        attended = inner.sa_scale(inner.attn(normed, normed, mask=mask, input_pos=input_pos))
+        hidden = attended.index_select(1, asked) + x.index_select(1, asked)
+        return hidden + inner.mlp_scale(inner.mlp(inner.mlp_norm(hidden)))
+
+    inner.forward = forward
+    return True
+
+
 @contextmanager
-def _all_tokens(model: Any, places: torch.Tensor | None) -> Iterator[None]:
-    """The decoder's last step gets the hidden states of all tokens of the window again."""
-    if places is None:
+def _all_tokens(model: Any, window: Window) -> Iterator[None]:
+    """The decoder's last step gets hidden states for all tokens of the window again."""
+    places, asked, tokens = window.places, window.asked, window.tokens
+    if places is None and asked is None:
         yield
         return
     unembed, own = model.unembed, "unembed" in vars(model)
-    model.unembed = lambda hidden: unembed(hidden.index_select(1, places))
+
+    def spread(hidden: torch.Tensor) -> torch.Tensor:
+        if asked is not None:
+            return hidden.new_zeros(1, tokens, hidden.shape[-1]).index_copy(1, asked, hidden)
+        assert places is not None
+        return hidden.index_select(1, places)
+
+    model.unembed = lambda hidden: unembed(spread(hidden))
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from entrypoint.errors import SettingsError
 from entrypoint.tune import frozen
 from entrypoint.tune.batches import Layout, Packed, Padded, Schedule
 from entrypoint.tune.fused import fuse
+from entrypoint.tune.loss import LabelledCrossEntropy
 from entrypoint.tune.objectives import Objective
 from entrypoint.tune.objectives.dpo import DirectPreference
 from entrypoint.tune.objectives.kd import Distillation
@@ -94,7 +95,9 @@ def layout_of(recipe: DictConfig, model: Any, objective: Any, pad_id: int) -> La
             decoder.max_seq_len = max(window, decoder.max_seq_len * (2 if pairs else 1))
             # both are asked with the same masks
             by_document &= attend_by_document(decoder)
-        packed = Packed(window, by_document)
+        # torchtune's losses take logits of all tokens
+        labelled = pairs or isinstance(objective.loss, LabelledCrossEntropy)
+        packed = Packed(window, by_document, labelled)
         return PackedPairs(packed) if pairs else packed
     collate = _get_component_from_path(recipe.get("collate_fn", COLLATE[name_of(recipe)]))
     padding = {"padding_idx": pad_id, "ignore_idx": CROSS_ENTROPY_IGNORE_IDX}

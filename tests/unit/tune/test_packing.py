@@ -96,6 +96,45 @@ def test_what_rows_begin_with_is_computed_once(tiny_model: Path):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_the_last_layer_ends_at_tokens_with_a_label(recomputed: bool):
+    """With the hidden states of these tokens, and all gradients, as without."""
+    from torchtune.models.llama3_2 import llama3_2
+    from torchtune.modules import TransformerSelfAttentionLayer
+    from torchtune.training import set_activation_checkpointing
+
+    sizes = {"vocab_size": 9, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1}
+    model = llama3_2(**sizes, embed_dim=8, intermediate_dim=8, max_seq_len=8)
+    if recomputed:
+        set_activation_checkpointing(model, auto_wrap_policy={TransformerSelfAttentionLayer})
+    assert attend_by_document(model)
+    rows = [
+        {"tokens": [1, 2, 3, 4], "labels": [-100, -100, 3, 4]},
+        {"tokens": [1, 2, 5], "labels": [-100, -100, 5]},
+        {"tokens": [1, 2, 3, 6], "labels": [-100, -100, 3, 6]},
+    ]
+    whole, found = (Packed(64, True, labelled)(rows)[0] for labelled in (False, True))
+    at = (whole.labels[0] != -100).nonzero().flatten()
+    weights = torch.randn(len(at), 9)
+
+    def logits(batch: Any) -> tuple[torch.Tensor, ...]:
+        given = model(batch.tokens, mask=batch.mask, input_pos=batch.positions)[0, at]
+        return (given, *torch.autograd.grad((given * weights).sum(), list(model.parameters())))
+
+    expected = logits(whole)
+    seen: list[int] = []
+    hooks = [
+        layer.mlp.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[1]))
+        for layer in model.layers
+    ]
+    results = logits(found)
+    for hook in hooks:
+        hook.remove()
+    assert seen[:2] == [6, 5], "1 2 3 4, 5, 6 of all; 5 labels, of which the 3 is one of two rows'"
+    for one, other in zip(results, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_where_something_is_dropped_every_row_is_computed():
     from torchtune.models.llama3_2 import lora_llama3_2
 
