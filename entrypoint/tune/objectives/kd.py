@@ -12,7 +12,15 @@ from torchtune.modules import peft
 from entrypoint.errors import SettingsError
 from entrypoint.tune.batches import Batch
 from entrypoint.tune.frozen import asked
-from entrypoint.tune.loss import Head, LabelledCrossEntropy, labelled, sum_by_chunks
+from entrypoint.tune.loss import (
+    IN_CACHE,
+    Head,
+    LabelledCrossEntropy,
+    chunks,
+    cross_entropy,
+    labelled,
+    sum_by_chunks,
+)
 from entrypoint.tune.objectives import Sums
 
 Direction = Literal["forward", "reverse"]
@@ -35,13 +43,29 @@ class LabelledDivergence(nn.Module):
     def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Sum over tokens, of logits [tokens, vocabulary] in fp32. Of vocabularies that one of the
         models pads to more entries, the common ones count."""
+        return self.with_gradient(student, teacher)[0]
+
+    def with_gradient(
+        self, student: torch.Tensor, teacher: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, and its gradient by the student's logits: (q - p) / T forward, and in reverse
+        q (log q/p - divergence of the token) / T, q being the student's probabilities."""
         shared = min(student.shape[-1], teacher.shape[-1])
         said, known = (
             F.log_softmax(logits[:, :shared] / self.temperature, dim=-1)
             for logits in (student, teacher)
         )
-        pair = (said, known) if self.direction == "forward" else (known, said)
-        return F.kl_div(*pair, reduction="sum", log_target=True)
+        gradient = torch.zeros_like(student)
+        if self.direction == "forward":
+            weights = known.exp()
+            each = torch.linalg.vecdot(weights, known.sub_(said))
+            own = said.exp_().sub_(weights)
+        else:
+            apart, weights = said - known, said.exp()
+            each = torch.linalg.vecdot(weights, apart)
+            own = apart.sub_(each[:, None]).mul_(weights)
+        gradient[:, :shared] = own.div_(self.temperature)
+        return each.sum(), gradient
 
 
 class Distillation:
@@ -121,11 +145,7 @@ class Distillation:
             labels = self._batch.labels.flatten()[labelled(self._batch.labels)]
 
             def loss(logits: torch.Tensor, piece: slice) -> tuple[torch.Tensor, torch.Tensor]:
-                with torch.enable_grad():
-                    wide = logits.float().requires_grad_()
-                    total = self._of_chunk(wide, taught[piece], labels[piece])
-                (gradient,) = torch.autograd.grad(total, wide)
-                return total.detach(), gradient.to(logits.dtype)
+                return self._of_chunk(logits, taught[piece], labels[piece])
 
             return sum_by_chunks(self.model.output, chosen, loss, chunk)
 
@@ -135,16 +155,22 @@ class Distillation:
 
     def _of_chunk(
         self, student: torch.Tensor, taught: torch.Tensor, labels: torch.Tensor
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and its gradient by the student's logits, in their format."""
         with torch.no_grad(), _without_adapter(self.teacher.output):
-            teacher = self.teacher.output(taught).float()
-        cross_entropy = F.cross_entropy(student, labels, reduction="sum")
-        divergence = self.divergence(student, teacher)
-        self._sums["cross_entropy"] += cross_entropy.detach()
-        self._sums["kl_divergence"] += divergence.detach()
+            teacher = self.teacher.output(taught)
         weight = self.ratio * self.divergence.temperature**2
-        total: torch.Tensor = (1 - self.ratio) * cross_entropy + weight * divergence
-        return total
+        total = student.new_zeros((), dtype=torch.float32)
+        gradients = torch.empty_like(student)
+        for piece in chunks(student, IN_CACHE if student.device.type == "cpu" else len(student)):
+            wide = student[piece].float()
+            losses, of_labels = cross_entropy(wide, labels[piece])
+            divergence, of_teacher = self.divergence.with_gradient(wide, teacher[piece].float())
+            gradients[piece] = of_labels.mul_(1 - self.ratio).add_(of_teacher, alpha=weight)
+            self._sums["cross_entropy"] += losses.sum()
+            self._sums["kl_divergence"] += divergence
+            total += (1 - self.ratio) * losses.sum() + weight * divergence
+        return total, gradients
 
     def _of_logits(self, logits: Any, taught: Any, batch: Batch) -> tuple[torch.Tensor, Sums]:
         labels = batch.labels
