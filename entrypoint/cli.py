@@ -80,6 +80,7 @@ def _terminated(number: int, _: object) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Run `train`, say what goes wrong on standard error, and return the exit code for it."""
     noise.silence()
     debug = "--debug" in arguments[:1] or os.environ.get("TRAIN_DEBUG", "").lower() in (
         "1",

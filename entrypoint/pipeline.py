@@ -234,6 +234,7 @@ def carry_out(
 
 
 def show_plan(plan: Plan, estimate: Estimate, console: Console) -> None:
+    """What is decided, a line for each part of it."""
     settings, world = plan.settings, plan.world
     rows = {
         "model": f"{plan.model.reference}: {plan.model.parameters / 1e6:,.0f} M parameters, "
@@ -259,9 +260,9 @@ def show_plan(plan: Plan, estimate: Estimate, console: Console) -> None:
 
 def trained(plan: Plan) -> str:
     """What the method trains, in words."""
-    numbers = f"{trained_parameters(plan.settings, plan.model) / 1e6:,.1f} M numbers are trained"
+    count = trained_parameters(plan.settings, plan.model)
     rank = plan.variables["model"].get("lora_rank")
-    return numbers + (f" (rank {rank})" if rank else "")
+    return f"{count / 1e6:,.1f} M trained parameters" + (f" (rank {rank})" if rank else "")
 
 
 def step(console: Console, title: str) -> None:

@@ -19,6 +19,15 @@ HEAD_ROWS = 200
 
 
 def read_json(stream: IO[bytes], name: str, wanted: Wanted, head: bool) -> Iterator[Batch]:
+    """The rows of JSON Lines, or of one JSON array, some megabytes at a time.
+
+    Args:
+        name: of the file, in messages.
+        head: the first rows are enough.
+
+    Raises:
+        DataError: names the line, or the row of an array, that is no object.
+    """
     start = stream.read(64 if head else CHUNK_BYTES)
     refuse_utf16(start, name)
     start = start.removeprefix(b"\xef\xbb\xbf")

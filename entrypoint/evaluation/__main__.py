@@ -15,6 +15,7 @@ from entrypoint.hardware import affine_cores
 
 
 def main() -> int:
+    """Carry out the request that is the argument; returns an exit code of `errors.ExitCode`."""
     noise.silence()
     request = Request.from_json(sys.argv[1])
     if request.processes > 1 and "LOCAL_RANK" not in os.environ:
