@@ -1,5 +1,6 @@
 """What the user asked for: options and TRAIN_* variables, resolved once."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -132,9 +133,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name in POSITIVE:
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 raise SettingsError(
-                    f"{name.replace('_', '-')} must be greater than 0, not {value}",
+                    f"{name.replace('_', '-')} must be a number greater than 0, not {value}",
                     where=f"--{name.replace('_', '-')} or TRAIN_{name.upper()}",
                 )
 
@@ -158,6 +159,12 @@ class Settings:
                 f"label smoothing is from 0 to below 0.5, and for the sigmoid loss; "
                 f"it is {self.label_smoothing}, and the loss {self.loss}",
                 where="--label-smoothing or TRAIN_LABEL_SMOOTHING",
+            )
+        # not a number is within no range, which click does not see
+        if self.lora_dropout is not None and not 0 <= self.lora_dropout < 1:
+            raise SettingsError(
+                f"the share that is dropped is from 0 to below 1, not {self.lora_dropout}",
+                where="--lora-dropout or TRAIN_LORA_DROPOUT",
             )
         if not 0 <= self.alpha <= 1:
             raise SettingsError(

@@ -59,6 +59,11 @@ def prepare(
         DataError: something is wrong with the data; names file and line or row.
         SettingsError: options that do not fit the source, or a folder that is taken.
     """
+    if not 0 <= request.eval_fraction < 1:
+        raise SettingsError(
+            f"the share of held-out rows is from 0 to below 1, not {request.eval_fraction}",
+            where="--eval-fraction or TRAIN_EVAL_FRACTION",
+        )
     if source.has_evaluation and request.eval_fraction:
         raise SettingsError(
             "the source has evaluation rows of its own",

@@ -1,6 +1,7 @@
 """entrypoint.settings and the options that fill it."""
 
 import json
+import math
 from typing import Any
 
 import click
@@ -47,10 +48,16 @@ def parsed(*arguments: str) -> dict[str, Any]:
         "temperature",
     ],
 )
-@pytest.mark.parametrize("value", [0, -1])
-def test_numbers_must_be_positive(name: str, value: int):
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
+def test_numbers_must_be_positive(name: str, value: float):
     with pytest.raises(SettingsError, match=f"TRAIN_{name.upper()}"):
         Settings(**{name: value})
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
+def test_the_share_that_is_dropped_is_one(value: float):
+    with pytest.raises(SettingsError, match="TRAIN_LORA_DROPOUT"):
+        Settings(lora_dropout=value)
 
 
 @pytest.mark.parametrize(
