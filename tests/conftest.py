@@ -8,6 +8,10 @@ import pytest
 
 from tests.tiny import write_tiny_model
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # With as many workers as cores, threads of one wait for those of another: twice the CPU time.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 AMBIENT = (
     "TRAIN_",
     "RANK",

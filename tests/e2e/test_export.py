@@ -58,22 +58,21 @@ def answers(
     opening: Sequence[dict[str, str]] = (),
     **arguments: Any,
 ) -> list[list[int]]:
-    """Greedy, in fp32, one question after the other."""
+    """Greedy, in fp32, all questions in one batch."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     names = {"gguf_file": arguments["gguf_file"]} if "gguf_file" in arguments else {}
-    tokenizer = AutoTokenizer.from_pretrained(folder, **names)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **names)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **arguments)
-    found = []
-    for question in questions:
-        inputs = tokenizer.apply_chat_template(
-            [*opening, {"role": "user", "content": question}],
-            add_generation_prompt=True, return_tensors="pt", return_dict=True,
-        )  # fmt: skip
-        output = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
-        found.append(output[0].tolist())
-    return found
+    inputs = tokenizer.apply_chat_template(
+        [[*opening, {"role": "user", "content": question}] for question in questions],
+        add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True,
+    )  # fmt: skip
+    output: list[list[int]] = model.generate(
+        **inputs, max_new_tokens=tokens, do_sample=False
+    ).tolist()
+    return output
 
 
 def from_gguf(folder: Path) -> dict[str, Any]:
@@ -119,14 +118,22 @@ def test_an_adapter_is_merged_into_its_base(finished: Path, tiny_model: Path, tm
 
 
 def test_the_embedded_model_answers_20_prompts_from_gguf_as_from_its_folder(tmp_path: Path):
+    """Its first layers do: with its own tokenizer, head and sizes, and in a tenth of the time."""
     import os
 
-    from entrypoint.models.embedded.materialise import embedded_folder
+    from transformers import AutoModelForCausalLM
 
-    output = tmp_path / "smollm2"
-    assert run(["export", "--to", "gguf", "--output", str(output)]) == 0
-    expected = answers(embedded_folder(os.environ), tokens=3)
-    assert answers(output, tokens=3, **from_gguf(output)) == expected
+    from entrypoint.models.embedded.materialise import embedded_folder, materialise
+
+    whole, short, output = embedded_folder(os.environ), tmp_path / "short", tmp_path / "smollm2"
+    materialise(whole)
+    shutil.copytree(whole, short, ignore=shutil.ignore_patterns("*.safetensors"))
+    AutoModelForCausalLM.from_pretrained(whole, num_hidden_layers=3).save_pretrained(short)
+    (short / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    assert run(["export", "--model", str(short), "--to", "gguf", "--output", str(output)]) == 0
+    expected = answers(short, tokens=8)
+    assert len({str(answer[-8:]) for answer in expected}) > 1
+    assert answers(output, tokens=8, **from_gguf(output)) == expected
     assert "license: apache-2.0" in (output / "README.md").read_text()
 
 

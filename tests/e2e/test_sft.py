@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -333,28 +331,3 @@ def test_7_training_that_fails_says_where_to_look(
     assert "NoSuchLoss" in ended.stdout
     assert str(tmp_path / "run" / "logs" / "train.log") in ended.stderr
     assert "NoSuchLoss" in (tmp_path / "run" / "logs" / "train.log").read_text()
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_run_with_its_code(
-    tmp_path: Path, tiny_model: Path, rows_file: Path, number: signal.Signals, code: int
-):
-    output = tmp_path / "run"
-    process = subprocess.Popen(
-        (
-            sys.executable, "-m", "entrypoint", "sft", "--model", tiny_model, "--data", rows_file,
-            "--output", output, "--max-seq-len", "128", "--batch-size", "1", "--epochs", "3000",
-        ),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    metrics = output / "logs" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text()):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    process.send_signal(number)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "interrupted" in error
-    assert "Traceback" not in error
