@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from entrypoint.data.source import EMBEDDED_FOLDER
 from entrypoint.quantization.folder import quantize
 from entrypoint.schemes import Scheme
 from entrypoint.topology import World
@@ -21,8 +22,7 @@ METHODS = ("dora", "qlora", "qat", "qat-lora")
 def test_two_processes_learn_as_one_by_every_method(tmp_path: Path):
     # sizes that NF4's default blocks divide in halves too, so that the blocks are the same
     model = write_tiny_model(tmp_path / "model", hidden=256)
-    data = few_rows(tmp_path / "data", train=30)
-    given = {"data": data, "max_steps": 3, "save_every": 1, "keep": 9}
+    given = {"data": str(EMBEDDED_FOLDER), "max_steps": 3, "save_every": 1, "keep": 9}
     alone = {}
     for method in METHODS:
         config = recipe(model, tmp_path / f"{method}-1", method=method, batch_size=4, **given)
