@@ -29,11 +29,11 @@ unexport PYTHONPATH PYTHONHOME
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
-.PHONY: help setup test unit demo bench bench-plan lint format lock golden docs pictures image shell image-test clean
+.PHONY: help setup test unit demo bench bench-plan bench-accuracy lint format lock golden docs pictures image shell image-test clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
-		| awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
+		| awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 	@printf '%s\n' '' 'Options: PYTHON=python3.12 (setup), ARGS="..." (test, unit, golden, demo), WORKERS=4 (test, aml-test), IMAGE=, DOCKERFILE=, BUILD= (image)'
 
 setup: ## Create .venv and install the locked dependencies (quick when nothing changed)
@@ -85,6 +85,9 @@ bench: $(STAMP) ## Time training beside TRL, LitGPT and torchtune (ARGS="--tasks
 
 bench-plan: $(STAMP) ## Hold planned memory against measured peaks, on a CPU
 	@$(BIN)/python -m scripts.bench_plan $(ARGS)
+
+bench-accuracy: $(STAMP) ## Tune, quantize each way and hold the accuracy lost to its bounds (an hour)
+	@$(BIN)/python -m scripts.bench_accuracy $(ARGS)
 
 lint: $(STAMP) ## Check style, format and types
 	@echo "==> ruff check, ruff format --check, mypy"
