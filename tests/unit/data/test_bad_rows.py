@@ -17,6 +17,16 @@ from tests.unit.data.sets import (
 )
 
 
+def refused(path: Path, content: bytes, words: list[str]) -> DataError:
+    """The error about a file with that content, which names the file and says the words."""
+    path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        run(path, path.with_name("out"))
+    for word in (str(path), *words):
+        assert word in str(error.value)
+    return error.value
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -70,13 +80,8 @@ from tests.unit.data.sets import (
     ],
 )  # fmt: skip
 def test_bad_input_is_named(tmp_path: Path, content: bytes, words: list[str]):
-    path = tmp_path / "rows.json"
-    path.write_bytes(content)
-    with pytest.raises(DataError) as error:
-        run(path, tmp_path / "out")
-    for word in (str(path), *words):
-        assert word in str(error.value)
-    assert error.value.hint or not content.strip() or content.startswith(b"[")
+    error = refused(tmp_path / "rows.json", content, words)
+    assert error.hint or not content.strip() or content.startswith(b"[")
 
 
 @pytest.mark.parametrize(
@@ -148,12 +153,7 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path, name: str):
 def test_a_file_that_is_no_csv_is_named_with_row_and_column(
     tmp_path: Path, content: bytes, words: list[str]
 ):
-    path = tmp_path / "rows.csv"
-    path.write_bytes(content)
-    with pytest.raises(DataError) as error:
-        run(path, tmp_path / "out")
-    for word in (str(path), *words):
-        assert word in str(error.value)
+    refused(tmp_path / "rows.csv", content, words)
 
 
 def test_a_missing_column_names_those_there_are(tmp_path: Path):
