@@ -5,7 +5,6 @@ own: objective, packing_window, fused_layers, save_every_n_steps, keep_checkpoin
 validation, reference_folder and teacher_dtype.
 """
 
-import gc
 import signal
 import sys
 from contextlib import nullcontext
@@ -98,9 +97,7 @@ def train(recipe: DictConfig, ranks: Ranks, stop: Stop) -> None:
             _resume(loop, wanted)
         loop.run()
         loop.load_best()
-        # what steps took is of no use to copies of weights, nor is what cycles still hold of it
-        gc.collect()
-        allocator.give_back()
+        allocator.give_back()  # what steps took is of no use to copies of weights
         with allocator.giving_back():
             weights = full_weights(loop.model, ranks)
             if ranks.leads:

@@ -30,13 +30,8 @@ def test_eight_settings_are_held():
 
 @pytest.mark.parametrize("name", bench_plan.QUICK)
 def test_planned_memory_is_near_to_the_measured_peak(name: str, small: Path, tmp_path: Path):
-    case = bench_plan.CASES[name]
-    found = [bench_plan.measured(case, small, tmp_path / "run")]
-    if not found[0].held:
-        # one peak of QLoRA in about ten is a tenth higher: the one in the middle of three counts
-        found += [bench_plan.measured(case, small, tmp_path / f"run-{again}") for again in "23"]
-    middle = sorted(found, key=lambda one: one.peak)[len(found) // 2]
-    assert middle.held, found
+    found = bench_plan.measured(bench_plan.CASES[name], small, tmp_path / "run")
+    assert found.held, found
 
 
 @pytest.fixture(scope="module")
