@@ -2,8 +2,10 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from torchtune.data import Message as TorchtuneMessage
 from torchtune.modules.transforms import Transform
 
 from entrypoint.data.chat import Chat, Encoded, Message, TrainOn
@@ -62,3 +64,31 @@ class ChatTokenizer(Transform):
         for start, end in encoded.trained:
             mask[start:end] = [False] * (end - start)
         return encoded.ids[: self.max_seq_len], mask[: self.max_seq_len]
+
+
+class PromptTokenizer(ChatTokenizer):
+    """The same for torchtune's `generate` recipe, which asks with torchtune's messages."""
+
+    pad_id = -1
+    """torchtune takes each token with this id for padding, and many models pad with the token that
+    also ends a turn. A single prompt has no padding."""
+
+    def __init__(self, path: str) -> None:
+        # training goes without transformers
+        from transformers import GenerationConfig
+
+        super().__init__(path)
+        ends: int | list[int] | None = self.tokenizer.eos_token_id
+        if (Path(path) / "generation_config.json").is_file():
+            ends = GenerationConfig.from_pretrained(path).eos_token_id or ends
+        self.stop_tokens = ends if isinstance(ends, list) else [] if ends is None else [ends]
+
+    def __call__(self, sample: Mapping[str, Any], inference: bool = False) -> dict[str, Any]:
+        asked: list[TorchtuneMessage] = sample["messages"]
+        # the empty answer at the end says that one is wanted
+        plain = [{"role": one.role, "content": one.text_content} for one in asked[:-1]]
+        return super().__call__({"messages": plain}, inference)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text, with the tokens that mark turns."""
+        return str(self.tokenizer.decode(tokens))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from entrypoint.cli import run
 from entrypoint.data.source import EMBEDDED_FOLDER
 from tests.e2e.worlds import ONE_THREAD
 from tests.tiny import VOCABULARY
@@ -110,6 +111,59 @@ def test_a_shipped_recipe_trains_with_a_shipped_configuration(
     assert list(output.glob("epoch_0/model-*.safetensors"))
     assert "note: '***'" in ended.stdout or "note: ***" in ended.stdout
     assert CANARY not in ended.stdout + ended.stderr
+
+
+def test_the_generate_recipe_answers_from_a_quantized_file_as_transformers_does_from_its_folder(
+    tiny_model: Path, tmp_path: Path
+):
+    """With torchtune's checkpointer and quantizer, as its configurations name them. It compiles for
+    minutes, which changes no answer and is switched off."""
+    import torch
+    from omegaconf import OmegaConf
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # else each answer is one token again and again
+            parameter.mul_(8 if parameter.dim() > 1 else 1)
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "model")
+    copy = tmp_path / "copy"
+    command = ["quantize", "--model", str(tmp_path / "model"), "--dtype", "fp32"]
+    assert run([*command, "--output", str(copy)]) == 0
+    changes = {
+        "device": "cpu", "dtype": "fp32", "temperature": 0, "max_new_tokens": 8,
+        "model": {
+            "_component_": "torchtune.models.llama3_2.llama3_2", **SIZES, "norm_eps": 1e-6,
+        },
+        "checkpointer": {
+            "_component_": "torchtune.training.FullModelTorchTuneCheckpointer",
+            "checkpoint_dir": str(copy), "checkpoint_files": ["model-8da4w.pt"],
+            "model_type": "LLAMA3_2", "output_dir": str(tmp_path),
+        },
+        "tokenizer": {
+            "_component_": "entrypoint.tune.tokenizer.PromptTokenizer", "path": str(copy),
+        },
+        "quantizer": {
+            "_component_": "torchtune.training.quantization.Int8DynActInt4WeightQuantizer",
+            "groupsize": 32,
+        },
+        "prompt": {"system": None, "user": "Book Oslo."},
+    }  # fmt: skip
+    config = OmegaConf.load(SHIPPED / "generation.yaml")
+    OmegaConf.save({**config, **changes}, tmp_path / "mine.yaml")
+    ended = tune("run", "generate", "--config", tmp_path / "mine.yaml", TORCHDYNAMO_DISABLE="1")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Book Oslo."}],
+        add_generation_prompt=True, return_tensors="pt", return_dict=True,
+    )  # fmt: skip
+    quantized = AutoModelForCausalLM.from_pretrained(copy)
+    answer = quantized.generate(**asked, max_new_tokens=8, do_sample=False)[0]
+    assert len(set(answer[asked["input_ids"].shape[1] :].tolist())) > 2
+    assert tokenizer.decode(answer) in ended.stdout + ended.stderr
 
 
 def test_a_configuration_is_copied(tmp_path: Path):
