@@ -108,6 +108,13 @@ def evaluation_command(
     return _python(module, request.to_json(), environ=environ, allocator=allocator)
 
 
+def tokenizer_command(model: Path) -> Command:
+    """The process that has a model's tokenizer remembered, without importing torch."""
+    return Command(
+        argv=(sys.executable, "-m", "entrypoint.data.tokenizer", str(model)), environment={}
+    )
+
+
 def _python(
     module: str, *arguments: str, environ: Mapping[str, str], allocator: Path | None
 ) -> Command:

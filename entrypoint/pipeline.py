@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -36,7 +38,7 @@ from entrypoint.models.source import short_name
 from entrypoint.models.tokenizers import CONVERT
 from entrypoint.objectives import said
 from entrypoint.plan import Plan, decided, make_plan, option_of_key
-from entrypoint.preparation import check_rows
+from entrypoint.preparation import check_rows, meeting
 from entrypoint.quantization.folder import capability, check_sizes, quantize
 from entrypoint.quantizing import samples_of_run
 from entrypoint.render import check_agreement, render
@@ -154,7 +156,9 @@ def lead(
 ) -> None:
     """Plan, train, and do what --then asks for."""
     console = Console(highlight=False, soft_wrap=True)
-    prepared = prepare(settings, environ, team.start)
+    # a model of the hub or the built-in one may have to come first, which takes longer
+    with nullcontext() if settings.dry_run else meeting(Path(settings.model), environ):
+        prepared = prepare(settings, environ, team.start)
     show_plan(prepared.plan, prepared.estimate, console)
     if settings.dry_run:
         if before is not nothing:

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,15 +12,16 @@ from tempfile import TemporaryDirectory
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from entrypoint.command import tokenizer_command
 from entrypoint.data import report
-from entrypoint.data.chat import Chat
+from entrypoint.data.chat import Chat, TrainOn
 from entrypoint.data.checks import Policy, policies
 from entrypoint.data.dataset import Dataset, find
 from entrypoint.data.folder import DESCRIPTION, Request
 from entrypoint.data.prepare import Inspector, check_free, prepare
 from entrypoint.data.shapes import PRESETS, Preset
 from entrypoint.data.source import short_name
-from entrypoint.data.tokenizer import texts_of
+from entrypoint.data.tokenizer import place_of, texts_of
 from entrypoint.data.tokens import TokenInspector
 from entrypoint.data.trained import check_trained
 from entrypoint.errors import ModelError, SettingsError
@@ -31,6 +32,7 @@ from entrypoint.models.embedded.materialise import cache_folder
 from entrypoint.models.tokenizers import CHAT_TOKENIZER, CONVERT
 from entrypoint.noise import hide_loading_bars
 from entrypoint.plan import LONGEST_ROW
+from entrypoint.process import beside
 from entrypoint.progress import say
 from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import default_output
@@ -166,7 +168,7 @@ def check_rows(
     if memory and memory.is_file():
         cut = int(json.loads(memory.read_text("utf-8"))["cut"])
     else:
-        chat = Chat(str(model), train_on, environ or os.environ)
+        chat = chat_of(model, environ or os.environ, train_on)
         cut = check_trained(dataset.train.path, chat, limit, dataset.task)
         if memory:
             with suppress(OSError):  # then it is looked at again the next time
@@ -190,4 +192,22 @@ def token_inspector(asked: Asked, environ: Mapping[str, str]) -> TokenInspector:
         )
     model_source.ensure_present(model, environ)
     longest = asked.max_seq_len or min(LONGEST_ROW, model.context)
-    return TokenInspector(Chat(str(model.folder), environ=environ), longest, asked.preview)
+    return TokenInspector(chat_of(model.folder, environ), longest, asked.preview)
+
+
+def chat_of(model: Path, environ: Mapping[str, str], train_on: TrainOn = "all") -> Chat:
+    """What writes out and tokenises a model's conversations; torch is not imported for it."""
+    with meeting(model, environ):
+        pass
+    return Chat(str(model), train_on, environ)
+
+
+@contextmanager
+def meeting(model: Path, environ: Mapping[str, str]) -> Iterator[None]:
+    """While inside, a tokenizer that was never met is asked about, by a process beside this one.
+    When that fails, Chat asks again and says why."""
+    if not (model / FAST).is_file() or place_of(model, environ).is_file():
+        yield
+        return
+    with beside(tokenizer_command(model), environ):
+        yield

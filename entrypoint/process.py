@@ -132,6 +132,22 @@ def run(
     return Exit(code=code, signal_received=received[0] if received else None, tail="\n".join(tail))
 
 
+@contextmanager
+def beside(command: Command, environ: Mapping[str, str]) -> Iterator[None]:
+    """While inside, `command` runs; nobody sees what it prints. In the end it is awaited, or killed
+    when there is an error."""
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(
+        command.argv, env={**environ, **command.environment},
+        stdin=nowhere, stdout=nowhere, stderr=nowhere,
+    ) as process:  # fmt: skip
+        try:
+            yield
+            process.wait()
+        finally:
+            process.kill()
+
+
 def pieces(stream: IO[bytes]) -> Iterator[str]:
     """The stream's text in pieces that end in a newline or a carriage return.
 

@@ -189,12 +189,19 @@ def encode(texts: list[str], folder: Path | None) -> list[Sequence[int]]:
     """Texts as tokens: by the model's tokenizer, or as many as English would have."""
     if folder is None:
         return [[hash(part) for part in _parts(text)] for text in texts]
+    made = _tokenizer(folder / FAST, (folder / FAST).stat().st_mtime_ns)
+    return [found.ids for found in made.encode_batch(texts, add_special_tokens=False)]
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(path: Path, _: int) -> Any:
+    """Of a file, which may have changed since it was last asked for."""
     from tokenizers import Tokenizer
 
-    made = Tokenizer.from_file(str(folder / FAST))
+    made = Tokenizer.from_file(str(path))
     made.no_truncation()
     made.no_padding()
-    return [found.ids for found in made.encode_batch(texts, add_special_tokens=False)]
+    return made
 
 
 def _parts(text: str) -> list[str]:

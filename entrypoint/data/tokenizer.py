@@ -5,6 +5,8 @@ it is asked all the same: once for each tokenizer, and what it made is remembere
 """
 
 import hashlib
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,8 +16,8 @@ from typing import Any
 
 import tokenizers
 
-from entrypoint.data.source import sha256_of
-from entrypoint.files import read_json, write_json
+from entrypoint.errors import ModelError
+from entrypoint.files import read_json, sha256_of, write_json
 from entrypoint.models.embedded.materialise import cache_folder
 
 FORMAT = 1
@@ -49,8 +51,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Tokenizer:
     Args:
         environ: names the cache.
     """
-    key = hashlib.sha256(repr((FORMAT, *_versions(), *texts_of(folder))).encode()).hexdigest()
-    path = cache_folder(environ) / "tokenizers" / f"{key}.json"
+    path = place_of(folder, environ)
     known = read_json(path)
     if known is None:
         known = _of_transformers(folder)
@@ -63,14 +64,27 @@ def load(folder: Path, environ: Mapping[str, str]) -> Tokenizer:
     )
 
 
+def place_of(folder: Path, environ: Mapping[str, str]) -> Path:
+    """The file in the cache that remembers a folder's tokenizer; it need not be there."""
+    key = hashlib.sha256(repr((FORMAT, *_versions(), *texts_of(folder))).encode()).hexdigest()
+    return cache_folder(environ) / "tokenizers" / f"{key}.json"
+
+
 def texts_of(model: Path) -> list[str]:
     """Hashes of a model's files that say how text becomes tokens: all but weights and model card,
-    which are of any size."""
-    return [
-        f"{path.name} {sha256_of(path)}"
-        for path in sorted(model.iterdir())
-        if path.suffix in (".json", ".jinja", ".model", ".txt") and path.is_file()
-    ]
+    which are of any size.
+
+    Raises:
+        ModelError: one cannot be read.
+    """
+    found = []
+    for path in sorted(model.iterdir()):
+        if path.suffix in (".json", ".jinja", ".model", ".txt") and path.is_file():
+            try:
+                found.append(f"{path.name} {sha256_of(path)}")
+            except OSError as error:
+                raise ModelError(f"cannot be read: {error.strerror}", where=path) from error
+    return found
 
 
 def _versions() -> list[str]:
@@ -92,3 +106,10 @@ def _of_transformers(folder: Path) -> dict[str, Any]:
         "eos_token_id": found.eos_token_id,
         "pad_token_id": found.pad_token_id,
     }
+
+
+if __name__ == "__main__":
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    # that torch is not there
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    load(Path(sys.argv[1]), os.environ)

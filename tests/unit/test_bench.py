@@ -1,12 +1,16 @@
 """scripts/bench: the rows, the figures, and what the table says of them."""
 
+import os
 import statistics
+import sys
+from pathlib import Path
 
 import pytest
 
 from scripts.bench import environments, report, rows
 from scripts.bench.measure import Run, figures
 from scripts.bench.tasks import OURS, TASKS
+from scripts.bench_start import first_step
 
 
 def run(speed: float, loss: float = 1.0) -> Run:
@@ -59,3 +63,16 @@ def test_ratios_are_to_the_best_peer_of_the_same_round():
 def test_every_peer_of_a_task_is_pinned():
     for peer in {peer for task in TASKS for peer in task.peers}:
         assert all(name in environments.version_of(peer) for name in environments.PACKAGES[peer])
+
+
+def test_a_start_is_timed_with_all_its_processes(tmp_path: Path):
+    metrics = tmp_path / "run" / "logs" / "metrics.jsonl"
+    metrics.parent.mkdir(parents=True)
+    busy = "import time\nwhile time.process_time() < 0.4: pass\n"
+    child = f"{busy}open({str(metrics)!r}, 'w').write('{{}}\\n'); time.sleep(1)"
+    code = f"import subprocess, sys; {busy}subprocess.run((sys.executable, '-c', {child!r}))"
+    wall, cpu = first_step((sys.executable, "-c", code), dict(os.environ), tmp_path / "run")
+    assert wall > 0.7
+    assert cpu > 0.7
+    with pytest.raises(SystemExit, match="made no step"):
+        first_step((sys.executable, "-c", ""), dict(os.environ), tmp_path / "none")

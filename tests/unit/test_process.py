@@ -13,7 +13,7 @@ import pytest
 import entrypoint
 from entrypoint.command import Command
 from entrypoint.errors import TrainingError
-from entrypoint.process import PROGRESS_SECONDS, LineSplitter, git_revision, pieces, run
+from entrypoint.process import PROGRESS_SECONDS, LineSplitter, beside, git_revision, pieces, run
 from entrypoint.team import Abort
 
 
@@ -179,3 +179,13 @@ def status_of(pid: int) -> str:
         return Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return "(zombie)"
+
+
+def test_what_runs_beside_is_awaited_or_killed(tmp_path: Path):
+    done = tmp_path / "done"
+    quick = python(f"open({str(done)!r}, 'w')")
+    with beside(quick, os.environ):
+        pass
+    assert done.exists()
+    with pytest.raises(KeyError), beside(python("import time; time.sleep(600)"), os.environ):
+        raise KeyError

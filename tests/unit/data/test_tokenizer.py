@@ -11,6 +11,8 @@ import pytest
 import tokenizers
 from transformers import AutoTokenizer
 
+from entrypoint import preparation
+from entrypoint.command import Command
 from entrypoint.data import tokenizer
 from entrypoint.data.tokenizer import load
 
@@ -68,10 +70,11 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(folder: Path, tmp_path:
     assert found.backend.encode(TEXT).ids
 
 
-def test_a_start_with_a_known_tokenizer_and_new_rows_imports_no_torch(
-    tiny_model: Path, rows: Path, tmp_path: Path, environ: dict[str, str]
+@pytest.mark.parametrize("met", [True, False])
+def test_a_start_with_new_rows_imports_no_torch(
+    met: bool, tiny_model: Path, rows: Path, tmp_path: Path, environ: dict[str, str]
 ):
-    load(tiny_model, environ)
+    known = load(tiny_model, environ if met else {"TRAIN_CACHE": str(tmp_path / "other")})
     code = (
         "import sys\n"
         "from entrypoint import launch\n"
@@ -88,3 +91,16 @@ def test_a_start_with_a_known_tokenizer_and_new_rows_imports_no_torch(
     )  # fmt: skip
     assert ended.returncode == 75, ended.stdout + ended.stderr
     assert any((tmp_path / "cache" / "checked").iterdir())
+    # what was found out without torch is what it is with it
+    (path,) = (tmp_path / "cache" / "tokenizers").iterdir()
+    found = json.loads(path.read_text())
+    assert found.pop("backend") == known.backend.to_str()
+    assert found == {name: getattr(known, name) for name in found}
+
+
+def test_a_tokenizer_that_cannot_be_asked_apart_is_asked_here(
+    tiny_model: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    failing = Command(argv=(sys.executable, "-c", "raise SystemExit(1)"), environment={})
+    monkeypatch.setattr(preparation, "tokenizer_command", lambda _: failing)
+    assert preparation.chat_of(tiny_model, environ).tokenizer.backend.encode(TEXT).ids
