@@ -81,8 +81,9 @@ def tune_command(
         )  # fmt: skip
     arguments = ("run", *several, recipe, "--config", str(config))
     command = _python("entrypoint.tune", *arguments, environ=environ, allocator=allocator)
-    # torchrun would give each process one thread
-    wanted = {"OMP_NUM_THREADS": str(max(world.cores // world.processes, 1))} if several else {}
+    # torchrun would give each process one thread, and torch does not look at a container's quota
+    threads = {"OMP_NUM_THREADS": str(max(world.cores // world.processes, 1))}
+    wanted = threads if several or world.throttled else {}
     if world.nodes > 1:
         # c10d warns of every peer whose address has no name, as in most container networks
         wanted["TORCH_CPP_LOG_LEVEL"] = "ERROR"

@@ -12,7 +12,8 @@ from entrypoint.comparison.table import show_comparison
 from entrypoint.data.dataset import Dataset
 from entrypoint.data.shapes import Task
 from entrypoint.errors import SettingsError
-from entrypoint.evaluation.request import METRICS, Evaluation, read
+from entrypoint.evaluation import expected
+from entrypoint.evaluation.request import METRICS, Evaluation, Request, read
 from entrypoint.files import read_json, write_json
 from entrypoint.gate import Gate, Verdict
 from entrypoint.models.checkpoint import Checkpoint, locate
@@ -121,6 +122,7 @@ def compare_models(
     launch.check_room(folder, 0, OUTPUT_OPTION)
     models = [side for _, side in sides if isinstance(side, Checkpoint)]
     request = prepare(asked, environ) if models else None
+    check_samples(sides, request)
     scored = next((side.scores for _, side in sides if isinstance(side, Evaluation)), None)
     if scored is not None:
         check_metrics(conditions, list(scored))
@@ -144,6 +146,28 @@ def compare_models(
 
 
 Side = Evaluation | Checkpoint
+
+
+def check_samples(sides: Sequence[tuple[str, Side]], request: Request | None) -> None:
+    """Find before anything is scored that results have other samples, as far as that is known then:
+    which documents a task of lm-eval has is not.
+
+    Args:
+        request: what will be scored, if anything.
+
+    Raises:
+        DataError: names task and samples.
+    """
+    known = [relabelled(side, label) for label, side in sides if isinstance(side, Evaluation)]
+    if known and request and request.rows and not request.tasks:
+        samples = expected.samples(request.rows, request.limit)
+        known += [
+            Evaluation(label=label, checkpoint=side.folder, scores={}, rows={}, samples=samples)
+            for label, side in sides
+            if isinstance(side, Checkpoint)
+        ][:1]
+    for other in known[1:]:
+        paired.check_same(known[0], other)
 
 
 def find(references: Sequence[str], environ: Mapping[str, str]) -> list[tuple[str | None, Side]]:

@@ -62,8 +62,7 @@ def export(reference: str, asked: Asked, environ: Mapping[str, str], told: Told 
             f"{output} exists already", where=OUTPUT_OPTION, hint="give another folder"
         )
     check(checkpoint, asked)
-    needed = 0 if asked.kind == "peft" else size_bytes(checkpoint.folder)
-    launch.check_room(output, needed, OUTPUT_OPTION)
+    launch.check_room(output, needed_bytes(checkpoint, asked.kind), OUTPUT_OPTION)
     facts = gather(checkpoint, environ)
     with whole(output) as scratch:
         if asked.kind == "peft":
@@ -124,6 +123,15 @@ def check(checkpoint: Checkpoint, asked: Asked) -> None:
         config = read_config(checkpoint.folder / "config.json")
         gguf_file.check(config, checkpoint.folder)
         vocabulary.read(_tokenizer(checkpoint), config["vocab_size"])
+
+
+def needed_bytes(checkpoint: Checkpoint, kind: ExportKind) -> int:
+    """Upper bound on what an export writes, with what it removes again."""
+    if kind == "peft":
+        return 0
+    # an adapter's merged copy lies beside the GGUF file until that is written
+    copies = 2 if kind == "gguf" and checkpoint.adapter else 1
+    return copies * size_bytes(checkpoint.folder)
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Path:

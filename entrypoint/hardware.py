@@ -72,7 +72,15 @@ def _gpu(cuda: Any, number: int) -> Gpu:
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held at a time, in bytes."""
+    """The most memory that this process has held at a time, in bytes.
+
+    On Linux from /proc, since getrusage's figure also has what the parent held when it started us.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
     # unlike the rest of this module, which --help imports, not on every system
     import resource
 
@@ -116,6 +124,11 @@ def read_cores(folder: Path = CGROUPS) -> float:
     else:
         period = read_number(folder / "cpu/cpu.cfs_period_us") or 100_000.0
     return min(cores, quota / period)
+
+
+def whole_cores(folder: Path = CGROUPS) -> int:
+    """As many threads as do not hinder each other; at least 1."""
+    return max(int(read_cores(folder)), 1)
 
 
 def read_number(*paths: Path) -> float | None:

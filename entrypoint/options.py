@@ -7,7 +7,14 @@ from typing import Any, TypeVar, get_args
 import click
 
 from entrypoint import presets
-from entrypoint.parameters import POSITIVE, CommaList, Condition, Override
+from entrypoint.parameters import (
+    ABOVE_ZERO,
+    POSITIVE,
+    CommaList,
+    Condition,
+    Number,
+    Override,
+)
 from entrypoint.settings import (
     EMBEDDED,
     Device,
@@ -80,13 +87,13 @@ lora_rank = option(
 )
 lora_alpha = option(
     "--lora-alpha",
-    type=float,
+    type=ABOVE_ZERO,
     metavar="ALPHA",
     help="The adapter's part is multiplied by alpha / rank.  [default: twice the rank]",
 )
 lora_dropout = option(
     "--lora-dropout",
-    type=click.FloatRange(min=0, max=1, max_open=True),
+    type=Number(min=0, max=1, max_open=True),
     metavar="SHARE",
     help="Share of the adapter's inputs that is dropped in training.  [default: 0]",
 )
@@ -120,7 +127,7 @@ batch_size = option(
 )
 lr = option(
     "--lr",
-    type=float,
+    type=ABOVE_ZERO,
     metavar="RATE",
     help="Peak learning rate.  [default: by method and model size]",
 )

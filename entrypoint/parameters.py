@@ -1,5 +1,6 @@
 """Types of the values that options take, beyond click's own."""
 
+import math
 import shlex
 from typing import Any
 
@@ -7,6 +8,22 @@ import click
 from click.shell_completion import CompletionItem
 
 POSITIVE = click.IntRange(min=1)
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds. click's own range has `nan` in it, and `inf` where it has no
+    upper bound."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
+
+
+ABOVE_ZERO = Number(min=0, min_open=True)
 
 
 class CommaList(click.ParamType[tuple[str, ...], Any]):

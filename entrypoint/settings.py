@@ -160,7 +160,7 @@ class Settings:
                 f"it is {self.label_smoothing}, and the loss {self.loss}",
                 where="--label-smoothing or TRAIN_LABEL_SMOOTHING",
             )
-        # not a number is within no range, which click does not see
+        # presets and recorded runs do not come by click
         if self.lora_dropout is not None and not 0 <= self.lora_dropout < 1:
             raise SettingsError(
                 f"the share that is dropped is from 0 to below 1, not {self.lora_dropout}",

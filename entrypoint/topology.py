@@ -60,6 +60,9 @@ class World:
     dtype: Literal["fp32", "bf16"]
     """What weights and activations are computed in."""
     cores: int
+    """Whole ones, by affinity and the container's quota."""
+    throttled: bool = False
+    """Whether the quota is below the cores that torch would start threads for."""
     processes: int = 1
     """That train on this machine."""
     nodes: int = 1
@@ -180,7 +183,8 @@ def detect(device: Device, dtype: Dtype) -> World:
         device=chosen,
         devices=gpus if chosen == "cuda" else 1,
         dtype=("bf16" if fast_bf16 else "fp32") if dtype == "auto" else dtype,
-        cores=hardware.affine_cores(),
+        cores=hardware.whole_cores(),
+        throttled=hardware.whole_cores() < hardware.affine_cores(),
     )
 
 

@@ -42,6 +42,29 @@ def once(work: Callable[[Mapping[str, str]], None], environ: Mapping[str, str]) 
             team.follow()
 
 
+def on_each_node(
+    work: Callable[[Mapping[str, str]], None], environ: Mapping[str, str], *, together: bool
+) -> None:
+    """Do `work` in the first process of each node; the others wait, and end as rank zero ends.
+
+    Args:
+        work: as for `once`.
+        together: whether what rank zero does serves all nodes, and the others only wait.
+
+    Raises:
+        ChildError: rank zero failed, or another node before rank zero was through.
+        TrainingError: the same, of one that died.
+    """
+    start = read_start(environ)
+    with join(start, environ) as team:
+        if start.rank == 0 or (team.start.leads_node and not together):
+            work(alone(environ))
+        if start.rank != 0:
+            team.follow()
+        elif not together:
+            team.abort.check()
+
+
 def join(start: Start, environ: Mapping[str, str]) -> Team:
     """Meet the other processes of the job.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint import inputs, pipeline
+from entrypoint.hardware import peak_memory
 from entrypoint.memory import IMPORTED_BYTES, OVER, UNDER
 from entrypoint.settings import EMBEDDED, Settings
 
@@ -162,15 +163,9 @@ def child(recipe: str) -> None:
     from entrypoint.tune.stopping import Stop
     from entrypoint.tune.worlds import join
 
-    idle = peak_bytes()
+    idle = peak_memory()
     training.train(OmegaConf.load(recipe), join("cpu"), Stop())  # type: ignore[arg-type]
-    print(json.dumps({"idle": idle, "peak": peak_bytes()}))
-
-
-def peak_bytes() -> int:
-    """Peak of resident memory. getrusage's also has the parent's, from before exec."""
-    status = Path("/proc/self/status").read_text("utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    print(json.dumps({"idle": idle, "peak": peak_memory()}))
 
 
 def main() -> None:

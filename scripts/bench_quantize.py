@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama  # noqa: F401 - an idle process has it too
 
 from entrypoint.data.dataset import load
+from entrypoint.hardware import peak_memory
 from entrypoint.models.embedded.materialise import embedded_folder, materialise
 from entrypoint.noise import hide_loading_bars, silence
 from entrypoint.quantization.folder import quantize, size_bytes
@@ -44,12 +45,6 @@ def write_model(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def peak_bytes() -> int:
-    """Peak of resident memory. getrusage's also has the parent's, from before exec."""
-    status = Path("/proc/self/status").read_text("utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-
-
 def main() -> None:
     silence()
     hide_loading_bars()
@@ -59,9 +54,9 @@ def main() -> None:
         folder, count = Path(sys.argv[3]), int(sys.argv[2])
         data = load("embedded", {}, dry=False).train
         calibration = Calibration(reference="embedded", file=data, count=count) if count else None
-        idle = peak_bytes()
+        idle = peak_memory()
         quantize(folder, scheme, WORLD, folder.with_name("quantized"), calibration)
-        peak = peak_bytes() - idle
+        peak = peak_memory() - idle
         size = size_bytes(folder)
         print(f"{scheme.method}, {count} rows: {peak / 1e6:,.0f} MB for a model of "
               f"{size / 1e6:,.0f} MB: {peak / size:.2f}")  # fmt: skip

@@ -7,7 +7,7 @@ import click
 
 from entrypoint import options
 from entrypoint.commands import asking
-from entrypoint.parameters import POSITIVE
+from entrypoint.parameters import POSITIVE, Number
 
 
 @click.command()
@@ -30,7 +30,7 @@ from entrypoint.parameters import POSITIVE
 @options.option(
     "--temperature",
     command="chat",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=0.0,
     show_default=True,
     help="How freely words are drawn; 0 takes the likeliest each time.",

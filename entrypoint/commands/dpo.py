@@ -6,6 +6,7 @@ import click
 
 from entrypoint.commands.training import run, training_options
 from entrypoint.options import DEFAULTS, option
+from entrypoint.parameters import ABOVE_ZERO, Number
 from entrypoint.settings import PreferenceLoss
 
 preference_loss = option(
@@ -17,14 +18,14 @@ preference_loss = option(
 )
 beta = option(
     "--beta",
-    type=click.FloatRange(min=0, min_open=True),
+    type=ABOVE_ZERO,
     default=DEFAULTS["beta"],
     show_default=True,
     help="How strongly the model is held near to what it was.",
 )
 label_smoothing = option(
     "--label-smoothing",
-    type=click.FloatRange(min=0, max=0.5, max_open=True),
+    type=Number(min=0, max=0.5, max_open=True),
     default=DEFAULTS["label_smoothing"],
     show_default=True,
     metavar="SHARE",

@@ -6,6 +6,7 @@ import click
 
 from entrypoint.commands.training import run, training_options
 from entrypoint.options import DEFAULTS, option
+from entrypoint.parameters import ABOVE_ZERO, Number
 from entrypoint.settings import EMBEDDED, Divergence
 
 teacher = option(
@@ -17,14 +18,14 @@ teacher = option(
 )
 alpha = option(
     "--alpha",
-    type=click.FloatRange(min=0, max=1),
+    type=Number(min=0, max=1),
     default=DEFAULTS["alpha"],
     show_default=True,
     help="Share of the teacher in the loss; the rest is the answers'.",
 )
 temperature = option(
     "--temperature",
-    type=click.FloatRange(min=0, min_open=True),
+    type=ABOVE_ZERO,
     default=DEFAULTS["temperature"],
     show_default=True,
     help="More than 1 smooths the probabilities that are compared.",

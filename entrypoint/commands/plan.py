@@ -11,13 +11,12 @@ from entrypoint.commands.dpo import beta, label_smoothing, precompute_reference,
 from entrypoint.commands.kd import alpha, kl, teacher, temperature
 from entrypoint.commands.training import explicit, training_options
 from entrypoint.options import option
-from entrypoint.parameters import POSITIVE, CommaList
+from entrypoint.parameters import ABOVE_ZERO, POSITIVE, CommaList, Number
 from entrypoint.settings import Objective, Settings, foreign
 
 QUESTION = ("on", "nodes", "price", "tokens_per_second", "like", "utilization")
 SPEED = ("tokens_per_second", "like", "utilization")
 TYPED = (ParameterSource.COMMANDLINE,)
-ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 
 
 @click.command()
@@ -45,7 +44,7 @@ ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 )
 @option(
     "--utilization",
-    type=click.FloatRange(min=0, max=1, min_open=True),
+    type=Number(min=0, max=1, min_open=True),
     metavar="SHARE",
     help="Share of the peak of a GPU that training reaches, where no speed is given.  "
     "[default: 0.35]",

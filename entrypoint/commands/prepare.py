@@ -1,6 +1,7 @@
 """`train prepare`."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 from entrypoint import options
 from entrypoint.data.names import CHECKS, FORMATS, PRESETS
 from entrypoint.options import option
-from entrypoint.parameters import POSITIVE, Columns, CommaList, Override
+from entrypoint.parameters import POSITIVE, Columns, CommaList, Number, Override
 
 preset = option(
     "--preset",
@@ -31,7 +32,7 @@ columns = option(
 )
 eval_fraction = option(
     "--eval-fraction",
-    type=click.FloatRange(min=0, max=1, max_open=True),
+    type=Number(min=0, max=1, max_open=True),
     metavar="SHARE",
     help="Rows to hold out.  [default: 0.1; none where the source has its own]",
 )
@@ -59,7 +60,7 @@ preview = option(
 )  # fmt: skip
 near_duplicates = option(
     "--near-duplicates",
-    type=click.FloatRange(min=0, max=1, min_open=True),
+    type=Number(min=0, max=1, min_open=True),
     metavar="SIMILARITY",
     help="Also look for rows that share so much (0.8) of their words' runs.",
 )
@@ -90,8 +91,9 @@ check_leakage = option(
 @near_duplicates
 @check_leakage
 @options.tasks_folder
+@options.shared_storage
 @options.as_json
-def prepare(as_json: bool, **given: Any) -> None:
+def prepare(as_json: bool, shared_storage: bool, **given: Any) -> None:
     """Make any data set a checked one that training reads.
 
     Writes train.jsonl, eval.jsonl and dataset.json to a new folder, which --data of the other
@@ -100,8 +102,12 @@ def prepare(as_json: bool, **given: Any) -> None:
     Policies say what happens to rows that a check has met. By default rows without content, with
     wrong roles or without a token to learn from are errors; others are kept and reported.
     """
+    from entrypoint import zero_first
     from entrypoint.preparation import Asked, prepare_one
     from entrypoint.results import telling
 
+    def work(environ: Mapping[str, str]) -> None:
+        prepare_one(Asked(**given), environ, told)
+
     with telling(as_json) as told:
-        prepare_one(Asked(**given), os.environ, told)
+        zero_first.on_each_node(work, os.environ, together=shared_storage)

@@ -11,13 +11,17 @@ from entrypoint import noise
 from entrypoint.elastic import exit_of_first_failure
 from entrypoint.errors import ExitCode, TrainError
 from entrypoint.evaluation.request import Request
-from entrypoint.hardware import affine_cores
+from entrypoint.hardware import affine_cores, whole_cores
 
 
 def main() -> int:
     """Carry out the request that is the argument; returns an exit code of `errors.ExitCode`."""
     noise.silence()
     request = Request.from_json(sys.argv[1])
+    each = max(whole_cores() // request.processes, 1)
+    if request.processes > 1 or each < affine_cores():
+        # torchrun gives each process one thread, and torch does not look at a container's quota
+        os.environ.setdefault("OMP_NUM_THREADS", str(each))
     if request.processes > 1 and "LOCAL_RANK" not in os.environ:
         return start(request)
     try:
@@ -39,9 +43,6 @@ def start(request: Request) -> int:
     """Start the processes and wait for them."""
     from torch.distributed.run import main as torchrun
 
-    # torchrun would give each process one thread
-    each = max(affine_cores() // request.processes, 1)
-    os.environ.setdefault("OMP_NUM_THREADS", str(each))
     with exit_of_first_failure():
         torchrun(
             [

@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_the_smallest_library_is_preferred(tmp_path: Path):
 
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 LIBC = """
-import ctypes, sys
+import ctypes
 from entrypoint import allocator
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
@@ -37,36 +38,31 @@ def is_mapped():
     before = libc.mallinfo2().mapped
     libc.malloc(8 << 20)
     return libc.mallinfo2().mapped - before >= 8 << 20
+libc.free(libc.malloc(20 << 20))
+print(is_mapped())
+with allocator.giving_back():
+    print(is_mapped())
+print(is_mapped())
+allocator.give_back_large_blocks()
+print(is_mapped())
 """
-"""What asks glibc whether it takes a large block from the system, in a process of its own."""
+"""Asks glibc whether it takes a large block from the system: after one was freed, while large ones
+are given back, after that, and when they are given back for good."""
 
 
-def answers(code: str, *arguments: str) -> list[str]:
-    """What a process prints that runs LIBC and then `code`."""
-    ended = subprocess.run(
-        (sys.executable, "-c", LIBC + code, *arguments),
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+@cache
+def answers() -> list[str]:
+    """Of a process of its own, whose settings nothing has changed before."""
+    ended = subprocess.run((sys.executable, "-c", LIBC), capture_output=True, text=True, check=True)
     return ended.stdout.split()
 
 
 @GLIBC
 def test_blocks_freed_before_do_not_make_glibc_keep_later_ones():
-    code = """
-if sys.argv[1] == "with":
-    allocator.give_back_large_blocks()
-libc.free(libc.malloc(20 << 20))
-print(is_mapped())
-"""
-    assert answers(code, "without") == ["False"]
-    assert answers(code, "with") == ["True"]
+    before, *_, for_good = answers()
+    assert (before, for_good) == ("False", "True")
 
 
 @GLIBC
 def test_large_blocks_are_given_back_for_a_while():
-    code = """
-with allocator.giving_back():
-    print(is_mapped())
-print(is_mapped())
-"""
-    assert answers(code) == ["True", "False"]
+    assert answers()[1:3] == ["True", "False"]

@@ -119,7 +119,7 @@ def test_3_a_broken_template(base: list[str], fails, tmp_path: Path, template: s
 
 def test_3_settings(base: list[str], fails):
     fails([*base, "--set", "optimizer.lrr=1"], ExitCode.SETTINGS, "did you mean optimizer.lr?")
-    fails([*base, "--lr=-1"], ExitCode.SETTINGS, "greater than 0")
+    fails([*base, "--epochs", "2", "--early-stop", "2"], ExitCode.SETTINGS, "--eval-every")
     fails([*base, "--max-seq-len", "513"], ExitCode.SETTINGS, "512")
     fails([*base, "--then", "eval"], ExitCode.SETTINGS, "--tasks")
 

@@ -1,6 +1,8 @@
 """entrypoint.hardware: GPUs by a made-up driver, memory and cores by made-up files."""
 
 import ctypes
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,4 +110,15 @@ def test_cores_are_what_the_container_allows(
     tmp_path: Path, files: dict[str, str], expected: float, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert hardware.read_cores(write(tmp_path, files)) == expected
+    folder = write(tmp_path, files)
+    assert hardware.read_cores(folder) == expected
+    assert hardware.whole_cores(folder) == max(int(expected), 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the figure is Linux's")
+def test_the_peak_of_a_process_is_without_that_of_its_parent():
+    held = bytearray(200 << 20)
+    code = "from entrypoint.hardware import peak_memory; print(peak_memory())"
+    ended = subprocess.run((sys.executable, "-c", code), capture_output=True, check=True)
+    assert 1 << 20 < int(ended.stdout) < len(held)
+    assert hardware.peak_memory() > len(held)

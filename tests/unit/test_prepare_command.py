@@ -141,7 +141,7 @@ def test_leakage_of_the_built_in_task(base: list[str], tmp_path: Path):
         (["--format", "nothing"], 2, "alpaca"),
         (["--columns", "prompt"], 2, "FIELD=COLUMN"),
         (["--eval-fraction", "1"], 2, "--eval-fraction"),
-        (["--eval-fraction", "nan"], 3, "from 0 to below 1"),
+        (["--eval-fraction", "nan"], 2, "nan is not a finite"),
         (["--policy", "nothing=drop"], 3, "no check nothing"),
         (["--preset", "truthy-dpo"], 3, "names the data itself"),
         (["--split", "train"], 3, "has no splits"),

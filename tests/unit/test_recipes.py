@@ -126,6 +126,13 @@ def test_an_allocator_is_preloaded_unless_the_user_preloads_one():
     assert "LD_PRELOAD" not in command().environment
 
 
+def test_threads_are_no_more_than_a_containers_quota_lets_run():
+    throttled = dataclasses.replace(WORLD, cores=3, throttled=True)
+    assert command(world=throttled).environment["OMP_NUM_THREADS"] == "3"
+    assert "OMP_NUM_THREADS" not in command().environment
+    assert "OMP_NUM_THREADS" not in command({"OMP_NUM_THREADS": "9"}, world=throttled).environment
+
+
 def test_a_variable_of_the_users_own_is_left_alone():
     assert "GLIBC_TUNABLES" not in command({"GLIBC_TUNABLES": "x"}).environment
     start = Start(nodes=3, interface="eth0")

@@ -40,6 +40,17 @@ def test_what_is_asked_for_wins(machine):
     assert (world.device, world.dtype) == ("cpu", "bf16")
 
 
+def test_a_containers_quota_counts_for_cores(machine, monkeypatch):
+    machine()
+    monkeypatch.setattr(topology.hardware, "affine_cores", lambda: 8)
+    monkeypatch.setattr(topology.hardware, "read_cores", lambda *_: 2.5)
+    world = topology.detect("cpu", "fp32")
+    assert (world.cores, world.throttled) == (2, True)
+    monkeypatch.setattr(topology.hardware, "read_cores", lambda *_: 8)
+    world = topology.detect("cpu", "fp32")
+    assert (world.cores, world.throttled) == (8, False)
+
+
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_a_device_that_is_not_there_is_refused(machine, monkeypatch, device):
     machine()
