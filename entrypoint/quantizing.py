@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from rich.console import Console
+from rich.filesize import decimal
 
 from entrypoint import launch, topology
 from entrypoint.data import dataset as datasets
@@ -23,8 +24,8 @@ from entrypoint.recorded import rows_of
 from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import RunFolder, default_output
 from entrypoint.schemes import (
+    BY_ROWS,
     CALIBRATION_ROWS,
-    GROUPED,
     Scheme,
     can_round_by_rows,
     check_device,
@@ -32,6 +33,9 @@ from entrypoint.schemes import (
 )
 from entrypoint.settings import Device, Dtype
 from entrypoint.topology import World
+
+NAMES = {"gptq": "GPTQ", "smoothquant": "SmoothQuant"}
+"""As their papers call them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,9 +86,7 @@ def quantize_one(
     console.print(said(samples, scheme), markup=False)
     quantize(folder, scheme, world, output, samples)
     before, after = size_bytes(folder), size_bytes(output)
-    console.print(
-        f"weights: {before / 1e6:,.0f} MB -> {after / 1e6:,.0f} MB ({after / before:.0%})"
-    )
+    console.print(f"weights: {decimal(before)} -> {decimal(after)} ({after / before:.0%})")
     console.print(f"quantized model: {output}", markup=False)
     told(
         {
@@ -174,8 +176,9 @@ def said(samples: Calibration | None, scheme: Scheme) -> str:
     """How weights are rounded, in words."""
     if samples:
         rows = min(samples.count, samples.file.rows)
-        return f"rounding by what {rows} rows of {samples.reference} make of each layer (GPTQ)"
-    better = "; --calibrate DATA loses less" if scheme.method in GROUPED else ""
+        way = NAMES[BY_ROWS[scheme.method]]
+        return f"rounding by what {rows} rows of {samples.reference} make of each layer ({way})"
+    better = "; --calibrate DATA loses less" if scheme.method in BY_ROWS else ""
     return f"rounding each weight to nearest{better}"
 
 

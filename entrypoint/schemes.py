@@ -19,6 +19,12 @@ HEAD = "lm_head"
 """The output head's name in transformers' models."""
 GROUPED: tuple[QuantizationMethod, ...] = ("8da4w", "int4-weight-only")
 """Methods whose weights share scales in groups; in the others a row has one scale."""
+BY_ROWS: Mapping[QuantizationMethod, str] = {
+    "8da4w": "gptq",
+    "int4-weight-only": "gptq",
+    "int8-dynamic": "smoothquant",
+}
+"""How methods round that sample rows can tell how to."""
 FP8_CAPABILITY = (8, 9)
 """CUDA's number for the first GPUs that multiply in fp8 (Ada; Hopper is 9.0)."""
 INT4_CAPABILITY = (8, 0)
@@ -77,9 +83,10 @@ def is_trained_for(scheme: Scheme, method: str | None) -> bool:
 
 
 def can_round_by_rows(scheme: Scheme, world: World) -> bool:
-    """Whether sample rows can tell how to round: to 4 bits, in the form that is not packed."""
+    """Whether sample rows can tell how to round: to 4 bits in the form that is not packed, and
+    activations to 8 bits beside a weight of as many."""
     packed = scheme.method == "int4-weight-only" and world.device == "cuda"
-    return scheme.method in GROUPED and not packed
+    return scheme.method in BY_ROWS and not packed
 
 
 def check_device(scheme: Scheme, world: World, capability: tuple[int, int] | None = None) -> None:

@@ -43,8 +43,9 @@ from entrypoint.settings import QuantizationMethod
 @options.option(
     "--calibrate",
     metavar="REF",
-    help="Rows to round by in the 4-bit methods, as --data of `train sft` names them.  [default: "
-    "those that the run was trained on; other models' weights are rounded to nearest]",
+    help="Rows to round by in the 4-bit methods and int8-dynamic, as --data of `train sft` names "
+    "them.  [default: those that the run was trained on; other models' weights are rounded to "
+    "nearest]",
 )
 @options.option(
     "--calibration-rows",
@@ -77,6 +78,7 @@ def quantize(
     The unquantized weights stay where they are. A method that the device cannot run is refused.
 
     The 4-bit methods round so that each layer's output on sample rows changes least (GPTQ).
+    int8-dynamic first moves scales from what reaches a layer into its weight (SmoothQuant).
     """
     from entrypoint import quantizing, zero_first
     from entrypoint.results import telling

@@ -8,48 +8,107 @@ are in memory unrounded.
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from entrypoint.errors import ModelError
-from entrypoint.quantization.rounding import Inputs, known
+from entrypoint.quantization import rounding
+from entrypoint.quantization.rounding import Inputs
+from entrypoint.quantization.smoothing import Sample
 
 TOKENS = 2048
 """That go through a layer at once."""
 
-Round = Callable[[nn.Linear, Inputs], None]
+SAMPLED = 512
+"""Tokens that a sample keeps of what reaches a layer."""
+
+
+class Seen(Protocol):
+    """What is kept of the inputs of a linear layer."""
+
+    def add(self, tokens: torch.Tensor) -> None:
+        """Some more came: [tokens, columns]."""
+
+    def known(self) -> Any:
+        """What rounding needs of them all."""
+
+
+class Moment:
+    """The mean of x xT, for GPTQ."""
+
+    def __init__(self, _: int) -> None:
+        self.total: torch.Tensor | None = None
+        self.tokens = 0
+
+    def add(self, tokens: torch.Tensor) -> None:
+        flat = tokens.float()
+        if self.total is None:
+            self.total = flat.new_zeros(flat.shape[1], flat.shape[1])
+        self.total.addmm_(flat.T, flat)
+        self.tokens += len(flat)
+
+    def known(self) -> Inputs:
+        assert self.total is not None
+        return rounding.known(self.total.div_(self.tokens))
+
+
+class Spread:
+    """The largest of each column, and tokens from all over, for SmoothQuant."""
+
+    def __init__(self, tokens: int) -> None:
+        self.every = max(tokens // SAMPLED, 1)
+        self.tokens = 0
+        self.largest: torch.Tensor | None = None
+        self.kept: list[torch.Tensor] = []
+
+    def add(self, tokens: torch.Tensor) -> None:
+        largest = tokens.abs().amax(0).float()
+        self.largest = largest if self.largest is None else largest.maximum(self.largest)
+        self.kept.append(tokens[-self.tokens % self.every :: self.every].float())
+        self.tokens += len(tokens)
+
+    def known(self) -> Sample:
+        assert self.largest is not None
+        return Sample(largest=self.largest, tokens=torch.cat(self.kept))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Way:
+    """How layers are rounded."""
+
+    keep: Callable[[int], Seen]
+    """Begins to keep what is needed of so many tokens."""
+    round_one: Callable[[nn.Linear, Any], None]
+    """Rounds a layer's weight in place, by what is known of its inputs."""
 
 
 @dataclass(slots=True)
-class Moments:
-    """Second moments of what reaches the linear layers of a decoder layer."""
+class Watch:
+    """What reaches the linear layers of a decoder layer."""
 
-    total: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Name of a layer -> sum of x xT, fp32."""
+    keep: Callable[[], Seen]
+    seen: dict[str, Seen] = field(default_factory=dict)
     leader: dict[str, str] = field(default_factory=dict)
     """Layer -> the first one that reads the same input, as k reads what q does."""
-    tokens: int = 0
     _valid: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    _seen: dict[int, tuple[str, torch.Tensor]] = field(default_factory=dict)
+    _met: dict[int, tuple[str, torch.Tensor]] = field(default_factory=dict)
 
     def begin(self, valid: torch.Tensor) -> None:
         """The next rows come; `valid`, [rows, tokens], says which tokens are no padding."""
         self._valid = valid
-        self._seen.clear()
-        self.tokens += int(valid.sum())
+        self._met.clear()
 
     def add(self, name: str, inputs: torch.Tensor) -> None:
-        """Count what reaches a layer, [rows, tokens, columns]."""
+        """Look at what reaches a layer, [rows, tokens, columns]."""
         # the tensor is kept, so that no other one gets its id
-        self.leader[name], _ = self._seen.setdefault(id(inputs), (name, inputs))
+        self.leader[name], _ = self._met.setdefault(id(inputs), (name, inputs))
         if self.leader[name] != name:
             return
-        flat = inputs[self._valid].float()
-        if name not in self.total:
-            self.total[name] = flat.new_zeros(flat.shape[1], flat.shape[1])
-        self.total[name].addmm_(flat.T, flat)
+        if name not in self.seen:
+            self.seen[name] = self.keep()
+        self.seen[name].add(inputs[self._valid])
 
 
 def decoder_layers(model: Any) -> nn.ModuleList:
@@ -76,7 +135,7 @@ def round_layers(
     *,
     fill: Callable[[nn.Module], None],
     alone: Collection[nn.Module],
-    round_one: Round,
+    way: Way,
     done: Callable[[], None] = lambda: None,
 ) -> int:
     """Round the linear layers of a model, decoder layer by decoder layer.
@@ -86,7 +145,7 @@ def round_layers(
         rows: token ids of samples.
         fill: reads a decoder layer's weights.
         alone: linear layers that stay as they are.
-        round_one: rounds a layer's weight in place.
+        way: how they are rounded.
         done: called after each layer.
 
     Returns:
@@ -105,6 +164,7 @@ def round_layers(
     device = model.get_input_embeddings().weight.device
     ids, valid = ids.to(device), valid.to(device)
     at_once = max(TOKENS // longest, 1)
+    tokens = int(valid.sum())
 
     def visit(
         layer: nn.Module, forward: Any, hidden: torch.Tensor, *more: Any, **named: Any
@@ -115,13 +175,13 @@ def round_layers(
             for name, module in layer.named_modules()
             if isinstance(module, nn.Linear) and module not in alone
         }
-        moments = Moments()
+        watch = Watch(keep=lambda: way.keep(tokens))
 
         def run(write: bool) -> Any:
             answer: Any = None
             for start in range(0, len(rows), at_once):
                 part = slice(start, start + at_once)
-                moments.begin(valid[part])
+                watch.begin(valid[part])
                 answer = forward(
                     hidden[part],
                     *(_part(value, part, len(rows)) for value in more),
@@ -131,14 +191,13 @@ def round_layers(
                     hidden[part] = answer[0] if isinstance(answer, tuple) else answer
             return answer
 
-        with _watched(linears, moments):
+        with _watched(linears, watch):
             run(write=False)
-        for leader, total in moments.total.items():
-            inputs = known(total.div_(moments.tokens))
-            for name, of in moments.leader.items():
+        for leader in list(watch.seen):
+            inputs = watch.seen.pop(leader).known()
+            for name, of in watch.leader.items():
                 if of == leader:
-                    round_one(linears[name], inputs)
-        moments.total.clear()
+                    way.round_one(linears[name], inputs)
         answer = run(write=True)
         done()
         return (hidden, *answer[1:]) if isinstance(answer, tuple) else hidden
@@ -146,7 +205,7 @@ def round_layers(
     layers = decoder_layers(model)
     with _visited(layers, visit):
         model.get_decoder()(input_ids=ids, use_cache=False)
-    return int(valid.sum())
+    return tokens
 
 
 def _part(value: Any, part: slice, rows: int) -> Any:
@@ -175,13 +234,13 @@ def _visited(layers: nn.ModuleList, visit: Callable[..., Any]) -> Iterator[None]
 
 
 @contextmanager
-def _watched(linears: dict[str, nn.Linear], moments: Moments) -> Iterator[None]:
-    """Count what reaches linear layers."""
+def _watched(linears: dict[str, nn.Linear], watch: Watch) -> Iterator[None]:
+    """Look at what reaches linear layers."""
 
-    def counting(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        return lambda _, given: moments.add(name, given[0])
+    def looking(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        return lambda _, given: watch.add(name, given[0])
 
-    hooks = [linear.register_forward_pre_hook(counting(name)) for name, linear in linears.items()]
+    hooks = [linear.register_forward_pre_hook(looking(name)) for name, linear in linears.items()]
     try:
         yield
     finally:

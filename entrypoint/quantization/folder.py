@@ -13,7 +13,7 @@ from entrypoint.noise import hide_loading_bars
 from entrypoint.progress import say
 from entrypoint.quantization.model import load
 from entrypoint.quantization.samples import Calibration, token_ids
-from entrypoint.schemes import GROUPED, Scheme, check_config, check_device, skipped
+from entrypoint.schemes import BY_ROWS, GROUPED, Scheme, check_config, check_device, skipped
 from entrypoint.topology import World
 
 OUTPUT_OPTION = "--output or TRAIN_QUANTIZE_OUTPUT"
@@ -138,7 +138,7 @@ def record(
         "method": scheme.method,
         "group_size": scheme.group_size if scheme.method in GROUPED else None,
         "left_alone": sorted(alone),
-        "rounding": "gptq" if calibration else "nearest",
+        "rounding": BY_ROWS[scheme.method] if calibration else "nearest",
         "torchtune": torchtune,
         "calibration": calibration
         and {

@@ -9,7 +9,7 @@ from entrypoint.errors import ModelError
 from entrypoint.models.card import TORCH_DTYPE
 from entrypoint.models.weights import CONVERT, find_shards
 from entrypoint.progress import Steps
-from entrypoint.schemes import Scheme
+from entrypoint.schemes import GROUPED, Scheme
 from entrypoint.topology import World
 
 
@@ -107,10 +107,8 @@ def _round_by(
 ) -> None:
     """Read and round all decoder layers by what reaches them of the rows."""
     from torch import nn
-    from torchao.quantization import quantize_
 
     from entrypoint.quantization.calibration import decoder_layers, round_layers
-    from entrypoint.quantization.rounding import Inputs, compensated
 
     model = weights.model
     names = {module: name for name, module in model.named_modules()}
@@ -127,7 +125,27 @@ def _round_by(
             if name.startswith(names[layer] + "."):
                 weights.read(name)
 
-    def round_one(linear: nn.Linear, inputs: Inputs) -> None:
+    with Steps("rounding by rows, layer", len(layers)) as steps:
+        round_layers(
+            model,
+            rows,
+            fill=fill,
+            alone={model.get_submodule(name) for name in alone},
+            way=_way(scheme, recipe),
+            done=steps.advance,
+        )
+
+
+def _way(scheme: Scheme, recipe: Any) -> Any:
+    """How a scheme rounds by rows: 4 bits by GPTQ, activations with their weight by SmoothQuant."""
+    from torch import nn
+    from torchao.quantization import quantize_
+
+    from entrypoint.quantization.calibration import Moment, Spread, Way
+    from entrypoint.quantization.rounding import Inputs, compensated
+    from entrypoint.quantization.smoothing import Sample, smoothing
+
+    def compensate(linear: nn.Linear, inputs: Inputs) -> None:
         rounded = compensated(linear.weight, inputs, scheme.group_size, linear.weight.dtype)
         quantize_(linear, recipe)
         # torchao's own form, with better numbers in it
@@ -135,15 +153,17 @@ def _round_by(
         form.qdata.copy_(rounded.numbers)
         form.scale.copy_(rounded.scale)
 
-    with Steps("rounding by rows, layer", len(layers)) as steps:
-        round_layers(
-            model,
-            rows,
-            fill=fill,
-            alone={model.get_submodule(name) for name in alone},
-            round_one=round_one,
-            done=steps.advance,
-        )
+    def smooth(linear: nn.Linear, sample: Sample) -> None:
+        factors = smoothing(linear.weight, sample)
+        linear.weight.div_(factors)
+        quantize_(linear, recipe)
+        form: Any = linear.weight
+        # torchao multiplies by it what comes, before it rounds
+        form.act_pre_scale = factors
+
+    if scheme.method in GROUPED:
+        return Way(keep=Moment, round_one=compensate)
+    return Way(keep=Spread, round_one=smooth)
 
 
 class Weights:

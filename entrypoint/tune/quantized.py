@@ -54,7 +54,10 @@ def taken(weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         return weight.detach()
     rows = rows.to(weight.device)
     if isinstance(weight, TorchAOBaseTensor):
-        found: torch.Tensor = weight._apply_fn_to_data(lambda part: part[rows])
+        # a vector is of the columns: what their inputs are multiplied by
+        found: torch.Tensor = weight._apply_fn_to_data(
+            lambda part: part[rows] if part.dim() > 1 else part
+        )
         return found
     return weight.detach()[rows]
 

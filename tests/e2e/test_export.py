@@ -75,6 +75,16 @@ def answers(
     return output
 
 
+def logits(folder: Path, **arguments: Any) -> Any:
+    """What the model makes of a text, [tokens, vocabulary]."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **arguments)
+    with torch.no_grad():
+        return model(torch.arange(2, 200)[None]).logits[0]
+
+
 def from_gguf(folder: Path) -> dict[str, Any]:
     from transformers import GgufConfig
 
@@ -135,6 +145,22 @@ def test_the_embedded_model_answers_20_prompts_from_gguf_as_from_its_folder(tmp_
     assert len({str(answer[-8:]) for answer in expected}) > 1
     assert answers(output, tokens=8, **from_gguf(output)) == expected
     assert "license: apache-2.0" in (output / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "least", "most"), [("q8_0", 0, 0.02), ("q4_1", 0.02, 0.2), ("q4_0", 0.02, 0.2)]
+)
+def test_gguf_files_of_whole_numbers_answer_as_their_folder_as_far_as_rounding_lets_them(
+    finished: Path, tmp_path: Path, kind: str, least: float, most: float
+):
+    command = ["export", "--model", str(finished), "--to", "gguf", "--gguf-type", kind]
+    assert run([*command, "--output", str(tmp_path / "out")]) == 0
+    rounded = from_gguf(tmp_path / "out")
+    plain, found = logits(finished / "final"), logits(tmp_path / "out", **rounded)
+    assert least < (found - plain).norm() / plain.norm() < most
+    if kind == "q8_0":
+        expected = answers(finished / "final")
+        assert answers(tmp_path / "out", **rounded) == expected
 
 
 @pytest.mark.parametrize(

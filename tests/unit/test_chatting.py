@@ -1,5 +1,6 @@
 """entrypoint.chatting: conversations, with speakers that answer at once."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from entrypoint.chatting import Asked, base_of, converse
+from entrypoint.chatting import Asked, Speaker, base_of, converse
 from entrypoint.errors import SettingsError
 from entrypoint.models.checkpoint import locate
 
@@ -69,6 +70,20 @@ def test_two_models_answer_side_by_side_each_with_its_own_memory():
     said = talk(["hi", "again", "/exit"], "base", "tuned")
     (line,) = [line for line in said.splitlines() if "base 4 again" in line]
     assert "tuned 4 again" in line
+
+
+def test_words_are_shown_while_the_model_goes_on(tiny_model: Path):
+    asked = dataclasses.replace(ASKED, max_new_tokens=24, temperature=2.0)
+    speaker = Speaker(locate(str(tiny_model), {}), "cpu", "float32", asked)
+    happened: list[str | None] = []
+    speaker.model.register_forward_pre_hook(lambda *_: happened.append(None))
+    said = speaker.answer([{"role": "user", "content": "Book Oslo."}], happened.append)
+    shown = [(happened[:at].count(None), one) for at, one in enumerate(happened) if one]
+    assert "".join(piece for _, piece in shown) == said
+    # after how many tokens: not all at the end
+    after = [tokens for tokens, _ in shown]
+    assert after[0] < 5
+    assert len(set(after)) > 5
 
 
 def test_the_base_of_a_run_is_the_model_of_its_manifest(tiny_model: Path, tmp_path: Path):

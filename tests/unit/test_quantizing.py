@@ -50,7 +50,9 @@ def test_a_run_is_rounded_by_the_rows_that_it_was_trained_on(
     found = samples_for(run, run.final, Scheme(), Asked(), WORLD, environ)
     assert found is not None
     assert (found.file.rows, found.count) == (12, 128)
+    assert said(found, Scheme()).endswith("(GPTQ)")
     assert "12 rows of" in said(found, Scheme())
+    assert said(found, Scheme(method="int8-dynamic")).endswith("(SmoothQuant)")
     fewer = samples_for(run, run.final, Scheme(), Asked(rows=5), WORLD, environ)
     assert fewer is not None
     assert "5 rows of" in said(fewer, Scheme())
@@ -102,11 +104,11 @@ def test_what_needs_no_rows_is_rounded_to_nearest(run: RunFolder, environ: dict[
     def rows(scheme: Scheme, of: RunFolder | None = run, **asked: Any) -> Any:
         return samples_for(of, run.final, scheme, Asked(**asked), WORLD, environ)
 
-    assert rows(Scheme(method="int8-dynamic")) is None
+    assert rows(Scheme(method="int8-weight-only")) is None
     assert rows(Scheme(), rows=0) is None
     assert rows(Scheme(), of=None) is None
     assert "--calibrate DATA" in said(None, Scheme())
-    assert "--calibrate" not in said(None, Scheme(method="int8-dynamic"))
+    assert "--calibrate" not in said(None, Scheme(method="int8-weight-only"))
     changed(run, method="qat")
     assert rows(Scheme()) is None
     # rounded otherwise than it was trained for
@@ -128,7 +130,7 @@ def test_a_run_that_goes_on_to_quantize_takes_its_own_rows():
 @pytest.mark.parametrize(
     ("asked", "scheme", "words"),
     [
-        (Asked(calibrate="rows"), Scheme(method="int8-dynamic"), "needs no rows"),
+        (Asked(calibrate="rows"), Scheme(method="int8-weight-only"), "needs no rows"),
         (Asked(calibrate="rows", rows=0), Scheme(), "none shall be taken"),
     ],
 )

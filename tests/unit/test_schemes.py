@@ -125,11 +125,13 @@ def test_a_run_makes_the_copies_that_it_is_asked_for():
     assert "add quantize to --then" in str(caught.value.hint)
 
 
-def test_rows_say_how_to_round_to_four_bits_that_are_not_packed():
+def test_rows_say_how_to_round_four_bits_that_are_not_packed_and_activations():
     assert can_round_by_rows(Scheme(), CUDA)
     assert can_round_by_rows(Scheme(method="int4-weight-only"), CPU)
     assert not can_round_by_rows(Scheme(method="int4-weight-only"), CUDA)
-    assert not can_round_by_rows(Scheme(method="int8-dynamic"), CPU)
+    assert can_round_by_rows(Scheme(method="int8-dynamic"), CUDA)
+    assert not can_round_by_rows(Scheme(method="int8-weight-only"), CPU)
+    assert not can_round_by_rows(Scheme(method="fp8"), CUDA)
 
 
 def test_training_for_quantization_rounds_as_the_copy_does_by_default():

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from entrypoint.data.writing import RowFile
 from entrypoint.errors import DataError, ModelError
-from entrypoint.quantization.calibration import Moments, decoder_layers
+from entrypoint.quantization.calibration import Moment, Spread, Watch, decoder_layers
 from entrypoint.quantization.folder import quantize
 from entrypoint.quantization.samples import Calibration, token_ids
 from entrypoint.schemes import QuantizationMethod, Scheme
@@ -45,6 +45,25 @@ def test_a_model_rounded_by_rows_answers_more_like_itself_than_one_rounded_to_ne
     assert by_rows < 0.8 * to_nearest
 
 
+def test_activations_with_large_columns_lose_less_when_these_are_moved_into_the_weights(
+    tiny_model: Path, samples: Calibration, tmp_path: Path
+):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    for layer in model.model.layers:
+        for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+            norm.weight.data[:2] *= 50
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "model")
+    scheme, world = Scheme(method="int8-dynamic"), replace(WORLD, dtype="fp32")
+    quantize(tmp_path / "model", scheme, world, tmp_path / "nearest")
+    quantize(tmp_path / "model", scheme, world, tmp_path / "rows", samples)
+    ids = token_ids(tiny_model, replace(samples, count=24))
+    plain, by_rows, to_nearest = (
+        logits(tmp_path / name, ids) for name in ("model", "rows", "nearest")
+    )
+    assert (by_rows - plain).norm() < 0.5 * (to_nearest - plain).norm()
+
+
 def logits(folder: Path, ids: list[list[int]]) -> torch.Tensor:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
@@ -62,9 +81,12 @@ def test_the_copy_says_what_was_done(tiny_model: Path, samples: Calibration, tmp
     assert said["calibration"]["data"] == "bookings"
     assert (said["calibration"]["rows"], said["calibration"]["sha256"]) == (16, "5" * 64)
     assert said["calibration"]["tokens"] == sum(map(len, token_ids(tiny_model, samples)))
-    quantize(tiny_model, Scheme(method="int8-dynamic"), WORLD, tmp_path / "int8")
-    said = json.loads((tmp_path / "int8" / "quantization.json").read_text())
-    assert (said["group_size"], said["rounding"], said["calibration"]) == (None, "nearest", None)
+    scheme = Scheme(method="int8-dynamic")
+    for name, rows, rounding in (("int8", None, "nearest"), ("rows8", samples, "smoothquant")):
+        quantize(tiny_model, scheme, WORLD, tmp_path / name, rows)
+        said = json.loads((tmp_path / name / "quantization.json").read_text())
+        assert (said["group_size"], said["rounding"]) == (None, rounding)
+        assert (said["calibration"] is None) == (rows is None)
 
 
 def test_layers_that_are_named_stay_as_they_are(samples: Calibration, tmp_path: Path):
@@ -84,16 +106,29 @@ def test_layers_that_are_named_stay_as_they_are(samples: Calibration, tmp_path: 
 
 
 def test_layers_that_read_the_same_input_share_what_is_known_of_it():
-    moments = Moments()
+    watch = Watch(keep=lambda: Moment(3))
     valid = torch.tensor([[True, True, False], [True, False, False]])
     first, second = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
-    moments.begin(valid)
+    watch.begin(valid)
     for name, inputs in (("q", first), ("k", first), ("o", second)):
-        moments.add(name, inputs)
-    assert moments.leader == {"q": "q", "k": "q", "o": "o"}
-    counted = first[valid]
-    assert torch.allclose(moments.total["q"], counted.T @ counted, atol=1e-6)
-    assert moments.tokens == 3
+        watch.add(name, inputs)
+    assert watch.leader == {"q": "q", "k": "q", "o": "o"}
+    assert set(watch.seen) == {"q", "o"}
+    counted, seen = first[valid], watch.seen["q"]
+    assert isinstance(seen, Moment)
+    assert seen.total is not None
+    assert torch.allclose(seen.total, counted.T @ counted, atol=1e-6)
+    assert seen.tokens == 3
+
+
+def test_a_sample_has_tokens_from_all_over_and_the_largest_of_all():
+    tokens = torch.randn(1600, 4)
+    spread = Spread(len(tokens))
+    for part in tokens.split(7):
+        spread.add(part)
+    sample = spread.known()
+    assert torch.equal(sample.tokens, tokens[::3])
+    assert torch.equal(sample.largest, tokens.abs().amax(0))
 
 
 def test_samples_come_from_all_over_the_file_and_are_cut(tiny_model: Path, tmp_path: Path):

@@ -5,17 +5,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from entrypoint.data.writing import RowFile
 from entrypoint.quantization.folder import quantize
+from entrypoint.quantization.samples import Calibration
 from entrypoint.schemes import Scheme
 from entrypoint.topology import World
+from tests.recipes import few_rows
 from tests.tiny import write_tiny_model
 
 WORLD = World(device="cpu", devices=1, dtype="fp32", cores=1)
 
 
-@pytest.mark.parametrize("method", ["8da4w", "int8-weight-only"])
+@pytest.mark.parametrize("method", ["8da4w", "int8-weight-only", "int8-dynamic"])
 def test_torchtunes_model_with_the_file_answers_as_transformers_does(method: str, tmp_path: Path):
-    """Its rows of q and k are in another order, and an output head of its own is not quantized."""
+    """Its rows of q and k are in another order, and an output head of its own is not quantized.
+    Columns, and what their inputs are multiplied by, are in the same."""
     from transformers import AutoModelForCausalLM
 
     from entrypoint.models.card import describe, read_config
@@ -28,7 +32,10 @@ def test_torchtunes_model_with_the_file_answers_as_transformers_does(method: str
 
     folder = write_tiny_model(tmp_path / "model", hidden=128, tied=False)
     copy = tmp_path / "copy"
-    quantize(folder, Scheme(method=method), WORLD, copy)
+    path = Path(few_rows(tmp_path / "rows", train=4)) / "train.jsonl"
+    rows = RowFile(path=path, rows=4, sha256="0" * 64, longest=400)
+    samples = Calibration(reference="bookings", file=rows) if method == "int8-dynamic" else None
+    quantize(folder, Scheme(method=method), WORLD, copy, samples)
     (file,) = copy.glob("*.pt")
     assert file.name == f"model-{method}.pt"
     card = describe("it", folder, read_config(folder / "config.json"), find_shards(folder))
@@ -38,7 +45,9 @@ def test_torchtunes_model_with_the_file_answers_as_transformers_does(method: str
     missing = model.load_state_dict(torch.load(file), assign=True)
     assert not missing.missing_keys
     assert not missing.unexpected_keys
-    assert type(model.layers[0].attn.q_proj.weight) is not torch.nn.Parameter
+    quantized = model.layers[0].attn.q_proj.weight
+    assert type(quantized) is not torch.nn.Parameter
+    assert (getattr(quantized, "act_pre_scale", None) is not None) == (samples is not None)
     tokens = torch.arange(3, 43)[None]
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32)(tokens).logits
