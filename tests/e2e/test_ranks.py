@@ -243,6 +243,36 @@ def test_7_one_of_several_processes_dies(tiny_model: Path, rows: Path, job: Job)
     assert "memory ran out, most likely" in said
 
 
+BROKEN = """
+import os
+from torch import nn
+from entrypoint.tune.loss import LabelledCrossEntropy
+
+class Loss(LabelledCrossEntropy):
+    def forward(self, *given):
+        if os.environ.get("RANK") == "1":
+            raise RuntimeError("broken on purpose")
+        return super().forward(*given)
+"""
+
+
+def test_7_the_error_of_the_process_that_failed_comes_first(tiny_model: Path, rows: Path, job: Job):
+    """The other one is amid the same step and would wait for it."""
+    (job.folder / "broken.py").write_text(BROKEN, encoding="utf-8")
+    job.environment["PYTHONPATH"] = f"{job.folder}:{job.environment.get('PYTHONPATH', '')}"
+    began = time.monotonic()
+    code, said = ended(
+        job.train(*small_run(tiny_model, rows, "--nproc-per-node", 2, "--epochs", 2000,
+                             "--set", "loss._component_=broken.Loss"))
+    )  # fmt: skip
+    assert time.monotonic() - began < 60
+    assert code == 7, said
+    assert "RuntimeError: broken on purpose" in said
+    assert said.index("broken on purpose") < said.index("rank 1 failed first, with exit code 1")
+    assert "rank 0" not in said
+    assert said.count("Traceback") == 1
+
+
 def worker_of(pid: int, rank: int) -> int:
     """The training process with that rank among the descendants of a process."""
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():

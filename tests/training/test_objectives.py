@@ -1,5 +1,6 @@
 """DPO and KD in the recipe: held against torchtune's own recipes, and resumed."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,26 @@ def test_a_resumed_run_is_the_uninterrupted_one(
         for name in ("straight", "run")
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize(
+    ("objective", "method"),
+    [("dpo", "dora"), ("dpo", "qlora"),
+     ("kd", "dora"), ("kd", "qlora"), ("kd", "qat"), ("kd", "qat-lora")],
+)  # fmt: skip
+def test_every_method_learns_from_preferences_and_teachers(
+    objective: str, method: str, teacher: Path, tiny_model: Path, tmp_path: Path
+):
+    given = of_kd(teacher) if objective == "kd" else {"objective": "dpo"}
+    steps = train(recipe(tiny_model, tmp_path / "run", method=method, **given))
+    assert losses(steps)[-1] < losses(steps)[0] - 0.005
+    if objective == "dpo":
+        # the reference is the base as it is trained on, in NF4 too, so that nothing differs yet
+        assert losses(steps)[0] == pytest.approx(math.log(2), abs=1e-6)
+        assert steps[0]["rewards/margins"] == pytest.approx(0, abs=1e-6)
+        assert steps[-1]["rewards/margins"] > 0
+    made = tmp_path / "run" / "checkpoints" / "epoch_0"
+    assert (made / "adapter_config.json").is_file() == (method != "qat")
 
 
 def test_the_reference_is_asked_once_and_only_about_rows_that_are_met(

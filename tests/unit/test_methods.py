@@ -36,6 +36,8 @@ def test_every_method_has_its_traits():
         ({"method": "qat", "lora_targets": ("mlp",)}, "no adapter that --lora-targets"),
         ({"lora_targets": ("output",)}, "output head is its embedding"),
         ({"method": "qat-lora", "lora_dropout": 0.1}, "nothing to drop out"),
+        ({"method": "qat", "objective": "dpo"}, "fake quantization would count as a move"),
+        ({"method": "qat-lora", "objective": "dpo"}, "fake quantization would count as a move"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(settings: dict[str, Any], message: str):
