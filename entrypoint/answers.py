@@ -11,7 +11,7 @@ from entrypoint.fitting import Choice
 from entrypoint.inputs import Inputs
 from entrypoint.plan import Plan
 from entrypoint.sizing import PARTS
-from entrypoint.units import duration, gib
+from entrypoint.units import duration, gib, money
 
 VERSION = 1
 """Of the JSON document."""
@@ -106,7 +106,7 @@ def show_one(found: Answer, console: Console) -> None:
             "  " + " ".join(choice.options),
             gib(made.footprint.total),
             duration(made.seconds) if made.seconds is not None else f"{made.work:.2g} FLOP",
-            f"{made.cost:,.2f}" if made.cost is not None else "",
+            money(made.cost) if made.cost is not None else "",
         )
     console.print(table)
 
@@ -116,4 +116,4 @@ def costs(found: Estimate) -> str:
     if found.seconds is None:
         return f"{found.work:.2g} FLOP; time not known: give --tokens-per-second, or --like a run"
     said = f"about {duration(found.seconds)} at {found.known_by}"
-    return said + (f", cost {found.cost:,.2f}" if found.cost is not None else "")
+    return said + (f", cost {money(found.cost)}" if found.cost is not None else "")

@@ -1,4 +1,4 @@
-"""Amounts for people: memory and time."""
+"""Amounts for people: memory, time and money."""
 
 GIB = 1024**3
 
@@ -10,6 +10,8 @@ def gib(size: float) -> str:
 
 def duration(seconds: float) -> str:
     """A time, in the two largest units that it has."""
+    if 0 < seconds < 1:
+        return f"{seconds:.1g} s"
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -17,3 +19,8 @@ def duration(seconds: float) -> str:
     if hours >= 48:
         return f"{seconds / 86400:.1f} days"
     return f"{hours} h {minute:02} min" if hours else f"{minutes} min {rest} s"
+
+
+def money(amount: float) -> str:
+    """Of any currency."""
+    return "under 0.01" if 0 < amount < 0.01 else f"{amount:,.2f}"
