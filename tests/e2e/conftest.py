@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 import entrypoint
+from tests.e2e.here import Train, in_this_process
 from tests.hub_server import HubServer, Repo
 from tests.tiny import write_tiny_model
 
@@ -21,6 +22,12 @@ WEIGHTS = "model.safetensors"
 MIB = 1 << 20
 
 Process = subprocess.Popen[str]
+
+
+@pytest.fixture
+def train_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Train:
+    """For tests of what a command does, where other tests start it as a process."""
+    return in_this_process(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from entrypoint.evaluation.request import read
+from tests.e2e.here import Train
 from tests.hub_server import HubServer
 
 pytestmark = pytest.mark.e2e
@@ -88,12 +89,14 @@ def test_held_out_rows_are_scored_without_a_task_file(run: Path, data: Path):
     assert first["scores"]["exact_match"] == float(first["answer"].strip() == "Yes")
 
 
-def test_the_adapter_on_its_base_is_the_merged_model(run: Path, data: Path, tmp_path: Path):
-    ended = train(
+def test_the_adapter_on_its_base_is_the_merged_model(
+    run: Path, data: Path, tmp_path: Path, train_here: Train
+):
+    code, said = train_here(
         "eval", "--model", run / "adapter", "--data", data, "--dtype", "fp32", "--batch-size", 2,
         "--output", tmp_path / "adapter.json",
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert code == 0, said
     found, tuned = read(tmp_path / "adapter.json"), read(run / "eval" / "tuned.json")
     assert found.adapter == run / "adapter"
     assert found.scores == pytest.approx(tuned.scores, rel=1e-3)
@@ -116,42 +119,58 @@ def test_two_processes_score_as_one_does(run: Path, data: Path, tmp_path: Path):
         assert mine["answer"] == other["answer"]
 
 
-def test_preference_pairs_texts_and_examples(tiny_model: Path, data: Path, tmp_path: Path):
-    pairs = write(
-        tmp_path / "pairs.jsonl",
-        [
-            {"prompt": f"Number {n}?", "chosen": "Yes", "rejected": "A long answer"}
-            for n in range(4)
-        ],
-    )
-    ended = train(
-        "eval", "--model", tiny_model, "--data", pairs, "--output", tmp_path / "pairs.json"
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    found = read(tmp_path / "pairs.json")
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Four preference pairs, of which the chosen answer is the shorter."""
+    rows = [
+        {"prompt": f"Number {n}?", "chosen": "Yes", "rejected": "A long answer"} for n in range(4)
+    ]
+    return write(tmp_path / "pairs.jsonl", rows)
+
+
+def test_pairs_have_margins_and_the_share_that_is_above_zero(
+    tiny_model: Path, pairs: Path, tmp_path: Path, train_here: Train
+):
+    output = tmp_path / "pairs.json"
+    code, said = train_here("eval", "--model", tiny_model, "--data", pairs, "--output", output)
+    assert code == 0, said
+    found = read(output)
     margins = [one["scores"]["preference_margin"] for one in found.samples["pairs"]]
     assert found.scores["pairs/preference_margin"] == pytest.approx(sum(margins) / 4)
     # a random model finds the shorter answer likelier
     assert found.scores["pairs/preference_accuracy"] == sum(one > 0 for one in margins) / 4 == 1.0
 
-    texts = write(tmp_path / "texts.jsonl", [{"text": "A table in Rome."}, {"text": "Two."}])
-    ended = train(
-        "eval", "--model", tiny_model, "--data", texts, "--output", tmp_path / "texts.json"
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert read(tmp_path / "texts.json").scores.keys() == {"texts/loss", "texts/perplexity"}
 
-    ended = train(
+def test_texts_have_a_loss_and_a_perplexity(tiny_model: Path, tmp_path: Path, train_here: Train):
+    texts = write(tmp_path / "texts.jsonl", [{"text": "A table in Rome."}, {"text": "Two."}])
+    output = tmp_path / "texts.json"
+    code, said = train_here("eval", "--model", tiny_model, "--data", texts, "--output", output)
+    assert code == 0, said
+    assert read(output).scores.keys() == {"texts/loss", "texts/perplexity"}
+
+
+def test_examples_come_before_the_question(
+    tiny_model: Path, data: Path, tmp_path: Path, train_here: Train
+):
+    code, said = train_here(
         "eval", "--model", tiny_model, "--data", data, "--fewshot", 2, "--max-new-tokens", 3,
         "--limit", 2, "--no-chat-template", "--output", tmp_path / "few.json",
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert code == 0, said
     (samples,) = read(tmp_path / "few.json").samples.values()
     assert samples[0]["prompt"].count("Yes") >= 2
     assert "<|im_start|>" not in samples[0]["prompt"]
-    ended = train("eval", "--model", tiny_model, "--data", pairs, "--fewshot", 2)
-    assert ended.returncode == 4
-    assert "no other rows to draw examples from" in ended.stdout
+
+
+def test_4_examples_need_rows_that_are_not_scored(
+    tiny_model: Path, pairs: Path, tmp_path: Path, train_here: Train
+):
+    code, said = train_here(
+        "eval", "--model", tiny_model, "--data", pairs, "--fewshot", 2,
+        "--output", tmp_path / "few.json",
+    )  # fmt: skip
+    assert code == 4, said
+    assert "no other rows to draw examples from" in said
 
 
 def test_lm_evals_own_tools_read_what_is_written(run: Path):
@@ -186,58 +205,73 @@ def test_the_pipeline_compares_what_it_has_scored(run: Path):
 
 
 def test_8_a_broken_model_fails_the_gate_after_all_is_written(
-    run: Path, tiny_model: Path, data: Path, tmp_path: Path
+    run: Path,
+    tiny_model: Path,
+    data: Path,
+    tmp_path: Path,
+    train_here: Train,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     """In the pipeline, by a learning rate that ruins it, and in `train compare`."""
-    ended = train(
+    monkeypatch.setenv("TRAIN_GATE", "'loss <= base + 0.5' exact_match>=-1")
+    code, said = train_here(
         "sft", "--model", tiny_model, "--data", data, "--output", tmp_path / "run",
         "--lr", 1.0, "--method", "full", "--batch-size", 4, "--max-steps", 4,
         "--max-seq-len", 128, "--then", "eval",
-        TRAIN_GATE="'loss <= base + 0.5' exact_match>=-1",
     )  # fmt: skip
-    assert ended.returncode == 8, ended.stdout + ended.stderr
-    assert "1 of 2 conditions failed" in ended.stderr
-    assert "/loss of tuned is" in ended.stderr
+    assert code == 8, said
+    assert "1 of 2 conditions failed" in said
+    assert "/loss of tuned is" in said
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert [one["holds"] for one in result["gates"]] == [False, True]
-    scored = [f"{name}={run / 'eval' / 'base.json'}" for name in ("old",)]
-    ended = train(
-        "compare", *scored, f"new={tmp_path / 'run' / 'eval' / 'tuned.json'}",
+    monkeypatch.delenv("TRAIN_GATE")
+    code, said = train_here(
+        "compare", f"old={run / 'eval' / 'base.json'}",
+        f"new={tmp_path / 'run' / 'eval' / 'tuned.json'}",
         "--gate", "loss<=old", "--output", tmp_path / "compared",
     )  # fmt: skip
-    assert ended.returncode == 8, ended.stdout + ended.stderr
-    assert "FAILED loss<=old" in ended.stdout
+    assert code == 8, said
+    assert "FAILED loss<=old" in said
     assert (tmp_path / "compared" / "compare.json").is_file()
 
 
 def test_models_that_are_not_scored_yet_are(
-    run: Path, tiny_model: Path, data: Path, tmp_path: Path
+    run: Path, tiny_model: Path, data: Path, tmp_path: Path, train_here: Train
 ):
-    ended = train(
-        "compare", f"base={tiny_model}", run, "--data", data, "--limit", 3, "--max-new-tokens", 0,
-        "--output", tmp_path / "compared", "--gate", "loss<base",
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert (tmp_path / "compared" / "eval" / "tuned.json").is_file()
-    other = train(
-        "compare", run / "eval" / "base.json", tmp_path / "compared" / "eval" / "tuned.json"
+    compared = tmp_path / "compared"
+    few = ("--data", data, "--limit", 3, "--max-new-tokens", 0)
+    code, said = train_here(
+        "compare", f"base={tiny_model}", run, *few, "--output", compared, "--gate", "loss<base"
     )
-    assert other.returncode == 4
-    assert "base has 6 samples and tuned 3" in other.stderr
+    assert code == 0, said
+    # beside a result, only what has none
+    scored = compared / "eval" / "tuned.json"
+    code, said = train_here("compare", scored, f"new={run}", *few, "--output", tmp_path / "again")
+    assert code == 0, said
+    assert [path.name for path in (tmp_path / "again" / "eval").glob("*.json")] == ["new.json"]
+    assert read(tmp_path / "again" / "eval" / "new.json").scores == read(scored).scores
+    code, said = train_here("compare", run / "eval" / "base.json", scored)
+    assert code == 4
+    assert "base has 6 samples and tuned 3" in said
 
 
-def test_3_a_condition_that_cannot_be_held_stops_before_any_work(tiny_model: Path, tmp_path: Path):
-    for condition, words in (
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
         ("exact_match=1", "is no condition"),
         ("accuracy>=base", "the scores are embedded/exact_match"),
         ("loss<=bse", "the models are base, tuned"),
-    ):
-        ended = train(
-            "sft", "--model", tiny_model, "--output", tmp_path / "run", "--then", "eval",
-            "--gate", condition, "--max-seq-len", 256,
-        )  # fmt: skip
-        assert ended.returncode == 3, ended.stdout + ended.stderr
-        assert words in ended.stderr
+    ],
+)
+def test_3_a_condition_that_cannot_be_held_stops_before_any_work(
+    condition: str, words: str, tiny_model: Path, tmp_path: Path, train_here: Train
+):
+    code, said = train_here(
+        "sft", "--model", tiny_model, "--output", tmp_path / "run", "--then", "eval",
+        "--gate", condition, "--max-seq-len", 256,
+    )  # fmt: skip
+    assert code == 3, said
+    assert words in said
     assert not (tmp_path / "run").exists()
 
 
@@ -253,7 +287,7 @@ TRUTHFUL = [
 ]  # fmt: skip
 
 
-def test_truthfulqa_as_in_the_original(tiny_model: Path, tmp_path: Path):
+def test_truthfulqa_is_scored_as_in_the_original(tiny_model: Path, tmp_path: Path):
     """lm-eval's own task, with data of its shape from a hub on the loopback."""
     import pyarrow as pa
     import pyarrow.parquet

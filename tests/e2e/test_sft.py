@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from entrypoint import templates
+from tests.e2e.here import Train
 
 pytestmark = pytest.mark.e2e
 
@@ -260,37 +261,32 @@ def test_no_secret_appears_anywhere(finished: Any):
 
 
 def test_a_second_run_into_the_same_folder_changes_nothing(
-    finished: Any, tiny_model: Path, rows_file: Path
+    finished: Any, tiny_model: Path, rows_file: Path, train_here: Train
 ):
     output, _ = finished
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
-    arguments = (
-        "--model",
-        tiny_model,
-        "--data",
-        rows_file,
-        "--max-seq-len",
-        128,
-        "--batch-size",
-        4,
-    )
-    assert train("sft", *arguments, "--output", output).returncode == 3
-    assert train("quantize", "--model", output).returncode == 3
-    assert train("eval", "--model", output, "--label", "tuned").returncode == 3
+    again = ("--model", tiny_model, "--data", rows_file, "--max-seq-len", 128, "--batch-size", 4)
+    for command in (
+        ("sft", *again, "--output", output),
+        ("quantize", "--model", output),
+        ("eval", "--model", output, "--label", "tuned"),
+    ):
+        code, said = train_here(*command)
+        assert code == 3
+        assert "exists already" in said or "already holds a run" in said
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
 
 
-def test_eval_of_a_run_under_another_label(finished: Any, tasks_folder: Path):
+def test_a_run_is_scored_again_under_another_label(
+    finished: Any, tasks_folder: Path, train_here: Train
+):
     output, _ = finished
-    ended = train(
+    code, said = train_here(
         "eval", "--model", output, "--tasks", "places", "--tasks-folder", tasks_folder,
         "--limit", 2, "--label", "again",
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert code == 0, said
     assert json.loads((output / "eval" / "again.json").read_text())["rows"] == {"places": 2}
-    unknown = train("eval", "--model", output, "--tasks", "nobodys", "--label", "other")
-    assert unknown.returncode == 3
-    assert "no task is called nobodys" in unknown.stdout + unknown.stderr
 
 
 def test_all_weights_can_be_trained_from_variables_and_shards(tmp_path: Path, rows_file: Path):
