@@ -8,8 +8,9 @@ import pytest
 
 from entrypoint.data.source import EMBEDDED_PAIRS
 from tests.e2e.conftest import NAME, WEIGHTS, Launcher
+from tests.e2e.here import Train
 from tests.e2e.test_loop import steps_of
-from tests.e2e.test_sft import CANARIES, train
+from tests.e2e.test_sft import CANARIES
 from tests.e2e.worlds import in_two_processes
 from tests.hub_server import HubServer, Repo
 from tests.recipes import few_rows, losses, recipe
@@ -26,14 +27,22 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def whole_run(objective: str, model: Path, output: Path, *more: object) -> tuple[Any, str]:
+@pytest.fixture
+def train_with_secrets(train_here: Train, monkeypatch: pytest.MonkeyPatch) -> Train:
+    for name, secret in CANARIES.items():
+        monkeypatch.setenv(name, secret)
+    return train_here
+
+
+def whole_run(
+    train: Train, objective: str, model: Path, output: Path, *more: object
+) -> tuple[Any, str]:
     """The manifest of a run that went well, and what was printed."""
-    ended = train(
+    code, said = train(
         objective, "--model", model, "--output", output, "--max-seq-len", 256, "--max-steps", 4,
         "--lr", 3e-3, "--eval-every", 4, *more,
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    said = ended.stdout + ended.stderr
+    assert code == 0, said
     for path in output.rglob("*"):
         if path.is_file():
             assert not any(secret.encode() in path.read_bytes() for secret in CANARIES.values())
@@ -57,11 +66,13 @@ def agree(output: Path, base: Path) -> None:
     assert (final - bare).abs().max() > 1e-3, "nothing was learned"
 
 
-def test_dpo_on_the_built_in_pairs(tiny_model: Path, tmp_path: Path):
+def test_dpo_learns_from_the_built_in_pairs(
+    tiny_model: Path, tmp_path: Path, train_with_secrets: Train
+):
     output = tmp_path / "run"
     manifest, said = whole_run(
-        "dpo", tiny_model, output, "--precompute-reference", "--beta", 0.2, "--dtype", "fp32",
-        "--then", "quantize",
+        train_with_secrets, "dpo", tiny_model, output, "--precompute-reference", "--beta", 0.2,
+        "--dtype", "fp32", "--then", "quantize",
     )  # fmt: skip
     assert "DPO, sigmoid, beta 0.2; reference: computed once, before training" in said
     assert manifest["settings"]["beta"] == 0.2
@@ -77,11 +88,13 @@ def test_dpo_on_the_built_in_pairs(tiny_model: Path, tmp_path: Path):
     agree(output, tiny_model)
 
 
-def test_kd_from_a_larger_teacher(tiny_model: Path, teacher: Path, tmp_path: Path):
+def test_kd_learns_from_a_larger_teacher(
+    tiny_model: Path, teacher: Path, tmp_path: Path, train_with_secrets: Train
+):
     output = tmp_path / "run"
     manifest, said = whole_run(
-        "kd", tiny_model, output, "--teacher", teacher, "--temperature", 2, "--alpha", 0.7,
-        "--dtype", "fp32",
+        train_with_secrets, "kd", tiny_model, output, "--teacher", teacher, "--temperature", 2,
+        "--alpha", 0.7, "--dtype", "fp32",
     )  # fmt: skip
     assert "0.7 x forward KL from the teacher (temperature 2)" in said
     assert manifest["teacher"]["reference"] == str(teacher)

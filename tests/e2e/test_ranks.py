@@ -14,6 +14,8 @@ from tests.hub_server import HubServer, Repo
 pytestmark = pytest.mark.e2e
 
 RANKS = 4
+NEEDS_THE_MODEL = ("-m", "entrypoint", "export", "--model", NAME, "--output", "copy")
+"""The cheapest command that needs all of it: nothing is computed, so nothing heavy imported."""
 
 
 class Job(Launcher):
@@ -36,9 +38,8 @@ class Job(Launcher):
         )
 
     def ranks(self) -> list[Process]:
-        """The cheapest command that needs the whole model, in every rank."""
-        command = ("-m", "entrypoint", "quantize", "--model", NAME, "--output", "quantized")
-        return [self.rank(number, *command) for number in range(RANKS)]
+        """That command, in every rank."""
+        return [self.rank(number, *NEEDS_THE_MODEL) for number in range(RANKS)]
 
 
 @pytest.fixture
@@ -63,10 +64,9 @@ def once_each(server: HubServer) -> None:
 
 def test_processes_of_torchrun_make_one_download(repo: Repo, server: HubServer, job: Job):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", RANKS)
-    command = ("-m", "entrypoint", "quantize", "--model", NAME, "--output", "quantized")
-    code, said = ended(job.start(*torchrun, *command))
+    code, said = ended(job.start(*torchrun, *NEEDS_THE_MODEL))
     assert code == 0, said
-    assert said.count("quantized model: ") == 1
+    assert said.count("export: ") == 1
     once_each(server)
 
 
@@ -107,7 +107,7 @@ def test_7_the_death_of_rank_zero_ends_the_others_and_a_rerun_resumes(
     assert starts[0] > 2 * MIB, "resumed"
 
 
-def test_143_a_signal_to_rank_zero(repo: Repo, server: HubServer, job: Job):
+def test_143_a_signal_to_rank_zero_ends_all(repo: Repo, server: HubServer, job: Job):
     repo.rate = 2 * MIB
     zero, *others = job.ranks()
     wait_for(lambda: server.sent(WEIGHTS) > 4 * MIB)
@@ -171,7 +171,7 @@ def test_the_port_is_free_for_tune_run_when_all_have_met(job: Job):
     assert "again" in said
 
 
-def test_3_a_rank_that_does_not_come(job: Job):
+def test_3_a_rank_that_does_not_come_is_named(job: Job):
     script = job.folder / "alone.py"
     hurried = "import entrypoint.zero_first as module; module.JOIN_TIMEOUT_S = 1\n"
     script.write_text(hurried + REUSE, encoding="utf-8")
@@ -181,7 +181,7 @@ def test_3_a_rank_that_does_not_come(job: Job):
         assert missing in said
 
 
-def test_3_the_port_is_taken(job: Job):
+def test_3_a_port_that_is_taken_is_named(job: Job):
     with socket.create_server(("", job.port)):
         code, said = ended(job.rank(0, "-m", "entrypoint", "eval"))
     assert code == 3
@@ -230,7 +230,9 @@ def test_143_a_signal_to_several_processes_saves_a_checkpoint(
     assert len(list((job.folder / "run" / "checkpoints").glob("step_*"))) == 1
 
 
-def test_7_one_of_several_processes_dies(tiny_model: Path, rows: Path, job: Job):
+def test_7_the_death_of_one_of_several_processes_ends_the_run(
+    tiny_model: Path, rows: Path, job: Job
+):
     started = job.train(*small_run(tiny_model, rows, "--nproc-per-node", 2, "--epochs", 2000))
     metrics = job.folder / "run" / "logs" / "metrics.jsonl"
     wait_for(lambda: metrics.is_file() and metrics.read_text().count("\n") > 2)
