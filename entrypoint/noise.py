@@ -23,6 +23,11 @@ def silence() -> None:
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
 
 
+def hide_passing_files() -> None:
+    """torchtune 0.6.1 names, beside a use that is not ours, files that `train` moves elsewhere."""
+    logging.getLogger("torchtune.utils._logging").setLevel(logging.WARNING)
+
+
 def hide_loading_bars() -> None:
     """Leave the terminal to bars of work that takes time; loading a model takes a second."""
     import datasets

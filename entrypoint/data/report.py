@@ -46,7 +46,8 @@ def _show_tokens(found: "Statistics", console: Console) -> None:
         f"tokens  {found.tokens:,}; median {found.median:,}, longest {found.longest:,} "
         f"(cut at {found.max_seq_len:,})\n"
         f"trained {found.trained_share:.1%} of them\n"
-        f"packed  {found.packed:,} sequence{'s' if found.packed != 1 else ''} of {found.max_seq_len:,}: "
+        f"packed  {found.packed:,} sequence{'s' if found.packed != 1 else ''} of "
+        f"{found.max_seq_len:,}: "
         f"{found.packing_efficiency:.1%} filled; one row each: {found.padding_efficiency:.1%}"
     )
     most = max(rows for _, _, rows in found.histogram) or 1

@@ -1,7 +1,9 @@
 """One stream of metrics for every run, which feeds all loggers."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +31,8 @@ class MetricStream(MetricLoggerInterface):
         self._folder.mkdir(parents=True, exist_ok=True)
         # line buffered: a step that was logged survives a crash in the next
         self._file = (self._folder / METRICS).open("a+", encoding="utf-8", buffering=1)
-        self._also = _get_component_from_path(also)(log_dir=log_dir) if also else None
+        with redirect_stdout(io.StringIO()):  # torchtune's DiskLogger prints where it writes
+            self._also = _get_component_from_path(also)(log_dir=log_dir) if also else None
         self._names = loggers
         self._parameters: dict[str, str] = {}
         self._loggers: list[Background] | None = None

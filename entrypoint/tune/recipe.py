@@ -86,6 +86,7 @@ def train(recipe: DictConfig, ranks: Ranks, stop: Stop) -> None:
         TrainError: see `Loop`; SettingsError when a key asks for what this recipe lacks.
     """
     _refuse(recipe)
+    noise.hide_passing_files()
     stream = config.instantiate(recipe.metric_logger) if ranks.leads else None
     with stream or nullcontext():
         if stream:

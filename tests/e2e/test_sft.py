@@ -147,6 +147,13 @@ def test_metrics_are_one_object_for_each_step(finished: Any):
     assert list((output / "logs").glob("log_*.txt")), "torchtune's DiskLogger writes beside ours"
 
 
+def test_no_file_is_named_that_is_elsewhere_in_the_end(finished: Any):
+    _, ended = finished
+    assert "== training, 8 steps" in ended.stdout
+    assert "epoch_" not in ended.stdout + ended.stderr
+    assert "log_" not in ended.stdout + ended.stderr
+
+
 def test_evaluations_hold_every_sample(finished: Any):
     output, ended = finished
     evaluation = json.loads((output / "eval" / "tuned.json").read_text())
