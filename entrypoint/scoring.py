@@ -24,6 +24,7 @@ from entrypoint.errors import (
     Interrupted,
     SettingsError,
 )
+from entrypoint.evaluation.naming import declared
 from entrypoint.evaluation.request import Evaluation, Request, Rows, read
 from entrypoint.models.checkpoint import Checkpoint, locate
 from entrypoint.models.companions import FAST
@@ -75,7 +76,9 @@ def check_tasks(settings: Settings, dataset: Dataset) -> None:
 
 
 def _check_names(tasks: tuple[str, ...], folder: Path | None) -> None:
-    # imports lm-eval, which takes seconds
+    if declared(tasks, folder) == set(tasks):
+        return
+    # imports lm-eval and indexes its tasks, which takes many seconds
     from entrypoint.evaluation.harness import task_manager
 
     task_manager(tasks, folder)
