@@ -12,12 +12,13 @@ import random
 import select
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from entrypoint.zero_first import free_port
 
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"}
 """Of Python's audit hooks."""
@@ -161,11 +162,6 @@ def forked(work: Callable[[int], None], rank: int) -> int:
 
             traceback.print_exc()
         os._exit(code)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 if __name__ == "__main__":

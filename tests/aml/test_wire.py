@@ -147,7 +147,7 @@ def answers(folder: Path) -> str:
     return str(tokenizer.decode(made[0, asked["input_ids"].shape[1] :]))
 
 
-def test_a_job_that_fails_and_one_that_is_cancelled(
+def test_jobs_that_fail_or_are_cancelled_end_with_their_codes(
     aml, plane: ControlPlane, desk: Path, tiny_model: Path
 ):
     bad = desk / "bad.jsonl"

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 import entrypoint
-from tests.e2e.here import Train, in_this_process
+from tests.e2e.starting import Train, in_this_process
 from tests.hub_server import HubServer, Repo
 from tests.tiny import write_tiny_model
 

@@ -2,31 +2,17 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from entrypoint.evaluation.request import read
-from tests.e2e.here import Train
+from tests.e2e.starting import Train
+from tests.e2e.starting import in_a_process as train
 from tests.hub_server import HubServer
 
 pytestmark = pytest.mark.e2e
-
-Ended = subprocess.CompletedProcess[str]
-
-
-def train(*arguments: object, **environment: str) -> Ended:
-    return subprocess.run(
-        (sys.executable, "-m", "entrypoint", *map(str, arguments)),
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def write(path: Path, rows: list[Any]) -> Path:

@@ -151,7 +151,7 @@ def test_a_revision_is_pinned(repo: Repo, server: HubServer, trainer: Trainer):
     assert len(server.log) == before, "a commit that is there needs no network"
 
 
-def test_offline(repo: Repo, server: HubServer, trainer: Trainer):
+def test_offline_only_the_cache_serves(repo: Repo, server: HubServer, trainer: Trainer):
     fails(trainer.fetch(HF_HUB_OFFLINE="1"), 5, "not in the cache", "HF_HUB_OFFLINE")
     assert server.log == []
     succeeds(trainer.fetch())
@@ -183,7 +183,7 @@ def test_without_a_network_the_copy_fetched_before_serves(
         ({"status": 503}, None, ["answers with an error (503)"]),
     ],
 )
-def test_5_what_the_hub_refuses(
+def test_5_what_the_hub_refuses_is_told_with_its_reason(
     server: HubServer, trainer: Trainer, wide_model: Path,
     settings: dict[str, object], token: str | None, words: list[str],
 ):  # fmt: skip
@@ -194,11 +194,11 @@ def test_5_what_the_hub_refuses(
     fails(process, 5, *words, f"{server.url}/acme/")
 
 
-def test_5_missing(server: HubServer, trainer: Trainer):
+def test_5_a_name_that_is_nowhere_is_told_with_both_places(server: HubServer, trainer: Trainer):
     fails(trainer.looks("acme/tinny"), 5, "no folder acme/tinny", f"{server.url}/acme/tinny")
 
 
-def test_5_no_network(server: HubServer, trainer: Trainer):
+def test_5_a_hub_out_of_reach_is_named(server: HubServer, trainer: Trainer):
     server.close()
     fails(trainer.looks(), 5, "cannot be reached", "HF_ENDPOINT")
 
@@ -243,12 +243,12 @@ def test_5_wrong_bytes_are_not_kept(server: HubServer, trainer: Trainer, repo: R
     assert not list(trainer.root.rglob(f"{WEIGHTS}*"))
 
 
-def test_5_wrong_bytes_in_what_a_dry_run_reads(trainer: Trainer, repo: Repo):
+def test_5_wrong_bytes_are_found_by_a_dry_run_too(trainer: Trainer, repo: Repo):
     repo.wrong = {"config.json"}
     fails(trainer.looks(), 5, "other bytes than it announced for config.json")
 
 
-def test_6_no_room(server: HubServer, trainer: Trainer, repo: Repo):
+def test_6_a_model_larger_than_the_disk_is_refused(server: HubServer, trainer: Trainer, repo: Repo):
     huge = repo.describe()
     for sibling in huge["siblings"]:  # type: ignore[attr-defined]
         if sibling["rfilename"] == WEIGHTS:
@@ -259,9 +259,7 @@ def test_6_no_room(server: HubServer, trainer: Trainer, repo: Repo):
     assert server.downloads()[WEIGHTS] == 0
 
 
-def test_a_cut_connection_then_a_rerun_that_resumes(
-    server: HubServer, trainer: Trainer, repo: Repo
-):
+def test_after_a_cut_connection_a_rerun_resumes(server: HubServer, trainer: Trainer, repo: Repo):
     repo.cut = {WEIGHTS: 10 * MIB}
     fails(trainer.fetch(), 5, "cannot be reached", "what has been fetched is kept")
     assert not (trainer.root / repo.commit).exists()

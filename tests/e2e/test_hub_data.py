@@ -103,7 +103,9 @@ def test_the_other_preset_is_pairs(prepare, tmp_path: Path):
     assert pair["rejected"] == [{"role": "assistant", "content": "b"}]
 
 
-def test_its_own_splits_and_a_revision(prepare, server: HubServer, tmp_path: Path):
+def test_a_data_sets_own_splits_are_taken_at_the_revision_asked_for(
+    prepare, server: HubServer, tmp_path: Path
+):
     repo = server.repos["someone/parts"]
     ended = prepare("--data", f"{repo.name}@{repo.commit}")
     assert ended.returncode == 0, ended.stderr
@@ -126,7 +128,7 @@ def test_what_is_not_there(prepare, reference: str, words: list[str]):
     assert "Traceback" not in ended.stderr
 
 
-def test_gated(prepare, server: HubServer):
+def test_a_gated_data_set_needs_a_token_that_may_read_it(prepare, server: HubServer):
     repo = server.repos["HuggingFaceH4/helpful_instructions"]
     repo.gated, repo.token = True, "hf_right"
     ended = prepare("--data", repo.name, "--split", "train")

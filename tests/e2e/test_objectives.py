@@ -8,7 +8,7 @@ import pytest
 
 from entrypoint.data.source import EMBEDDED_PAIRS
 from tests.e2e.conftest import NAME, WEIGHTS, Launcher
-from tests.e2e.here import Train
+from tests.e2e.starting import Train
 from tests.e2e.test_loop import steps_of
 from tests.e2e.test_sft import CANARIES
 from tests.e2e.worlds import in_two_processes

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from entrypoint.zero_first import free_port
 from tests.e2e.conftest import MIB, NAME, WEIGHTS, Launcher, Process, wait_for
 from tests.hub_server import HubServer, Repo
 
@@ -45,11 +46,6 @@ class Job(Launcher):
 @pytest.fixture
 def job(server: HubServer, tmp_path: Path) -> Job:
     return Job(server, tmp_path)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def ended(process: Process, seconds: float = 240) -> tuple[int, str]:

@@ -1,7 +1,6 @@
 """`train sft --then eval,quantize` from end to end, in processes of its own, on a tiny model."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from entrypoint import templates
-from tests.e2e.here import Train
+from tests.e2e.starting import Ended, Train, in_a_process
 
 pytestmark = pytest.mark.e2e
 
@@ -31,14 +30,8 @@ metric_list: [{{metric: exact_match}}]
 """
 
 
-def train(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        (sys.executable, "-m", "entrypoint", *map(str, arguments)),
-        env=os.environ | CANARIES | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def train(*arguments: object, **environment: str) -> Ended:
+    return in_a_process(*arguments, **CANARIES, **environment)
 
 
 @pytest.fixture(scope="module")
