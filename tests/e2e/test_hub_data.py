@@ -103,9 +103,7 @@ def test_the_other_preset_is_pairs(prepare, tmp_path: Path):
     assert pair["rejected"] == [{"role": "assistant", "content": "b"}]
 
 
-def test_a_data_sets_own_splits_are_taken_at_the_revision_asked_for(
-    prepare, server: HubServer, tmp_path: Path
-):
+def test_own_splits_are_taken_at_the_revision_asked_for(prepare, server: HubServer, tmp_path: Path):
     repo = server.repos["someone/parts"]
     ended = prepare("--data", f"{repo.name}@{repo.commit}")
     assert ended.returncode == 0, ended.stderr
@@ -133,7 +131,7 @@ def test_a_gated_data_set_needs_a_token_that_may_read_it(prepare, server: HubSer
     repo.gated, repo.token = True, "hf_right"
     ended = prepare("--data", repo.name, "--split", "train")
     assert ended.returncode == 4
-    assert "is gated" in ended.stderr or "cannot be" in ended.stderr
+    assert "is gated" in ended.stderr
     assert prepare("--data", f"{repo.name}:other", HF_TOKEN="hf_right").returncode == 0
 
 
