@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from pathlib import Path
 
 CHATTY_LOGGERS = (
     # torchao 0.17 under another torch than it was built for: CUDA extensions are skipped
@@ -26,6 +27,19 @@ def silence() -> None:
 def hide_passing_files() -> None:
     """torchtune 0.6.1 names, beside a use that is not ours, files that `train` moves elsewhere."""
     logging.getLogger("torchtune.utils._logging").setLevel(logging.WARNING)
+
+
+def hide_complaint_of_git() -> None:
+    """lm-eval 0.4 asks git for the working folder's commit, which complains where there is none."""
+    from lm_eval import evaluator
+    from lm_eval.loggers.utils import get_git_commit_hash
+
+    def in_a_checkout() -> str | None:
+        here = Path.cwd()
+        found = any((folder / ".git").exists() for folder in (here, *here.parents))
+        return get_git_commit_hash() if found else None
+
+    evaluator.get_git_commit_hash = in_a_checkout
 
 
 def hide_loading_bars() -> None:

@@ -29,6 +29,7 @@ def main() -> int:
         from entrypoint.evaluation import harness
 
         noise.hide_loading_bars()
+        noise.hide_complaint_of_git()
         harness.evaluate(request)
     except TrainError as error:
         print(f"Error: {error}")

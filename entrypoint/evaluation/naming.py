@@ -8,7 +8,7 @@ from pathlib import Path
 from entrypoint.evaluation.request import TASK_FOLDER
 
 DECLARED = re.compile(rb"""^(?:task|group):[ \t]*["']?([^\s"'#\[]+)""", re.MULTILINE)
-"""A task or a group of tasks, as its file calls it. Tags, which several files make, are not seen."""
+"""A task or a group of tasks, as its file calls it. Tags, which several files make, are not."""
 
 
 def declared(names: Collection[str], include: Path | None) -> set[str]:
@@ -17,7 +17,7 @@ def declared(names: Collection[str], include: Path | None) -> set[str]:
     lm-eval's own index parses all its files, 14,000 of version 0.4: seven seconds against less than
     one. What is not found here may still be a tag.
     """
-    missing, found = set(names), set()
+    missing, found = set(names), set[str]()
     for folder in _folders(include):
         for path in folder.rglob("*.yaml"):
             if not missing:

@@ -131,7 +131,8 @@ def test_a_gated_data_set_needs_a_token_that_may_read_it(prepare, server: HubSer
     repo.gated, repo.token = True, "hf_right"
     ended = prepare("--data", repo.name, "--split", "train")
     assert ended.returncode == 4
-    assert "is gated" in ended.stderr
+    assert f"{repo.name} is gated" in ended.stderr
+    assert "HF_TOKEN" in ended.stderr
     assert prepare("--data", f"{repo.name}:other", HF_TOKEN="hf_right").returncode == 0
 
 

@@ -1,10 +1,13 @@
 """entrypoint.evaluation.harness and the request that reaches it."""
 
 import dataclasses
+import subprocess
 from pathlib import Path
 
 import pytest
+from lm_eval import evaluator
 
+from entrypoint import noise
 from entrypoint.errors import SettingsError
 from entrypoint.evaluation.harness import performance, task_manager, tokenizer_folder
 from entrypoint.evaluation.model import Work
@@ -51,3 +54,18 @@ def test_an_adapters_own_tokenizer_goes_before_its_base(tmp_path: Path):
     assert tokenizer_folder(request) == REQUEST.checkpoint
     (tmp_path / "tokenizer_config.json").write_text("{}")
     assert tokenizer_folder(request) == tmp_path
+
+
+def test_git_does_not_complain_of_a_folder_outside_of_a_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(evaluator, "get_git_commit_hash", evaluator.get_git_commit_hash)
+    noise.hide_complaint_of_git()
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert evaluator.get_git_commit_hash() is None
+    assert capfd.readouterr().err == ""
+    subprocess.run(("git", "init", "--quiet", tmp_path), check=True)
+    commit = ("-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "m", "--allow-empty")
+    subprocess.run(("git", *commit), check=True)
+    assert evaluator.get_git_commit_hash()
