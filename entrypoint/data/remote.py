@@ -110,11 +110,13 @@ def _load(
             # no such configuration or split: it lists those that there are
             hint = "name a configuration as ORG/NAME:CONFIG, and a split with --split"
             raise DataError(" ".join(what), where=name, hint=hint) from error
-        if isinstance(error, datasets.exceptions.DatasetNotFoundError):
-            # in place of what the hub said, with no word of HF_TOKEN
-            told = (_explained(one, target, environ) for one in _causes(error))
-            if known := next((one for one in told if isinstance(one, DataError)), None):
-                raise known from error
+        if isinstance(error, datasets.exceptions.DatasetNotFoundError) and "gated" in what[0]:
+            # `datasets` drops what the hub said, which `hub` would explain
+            raise DataError(
+                f"{name} is gated: its owner wants you to accept conditions first",
+                where=f"{hub.Hub(environ).endpoint}/datasets/{name}",
+                hint="accept them there, and set HF_TOKEN to a token of the account that did",
+            ) from error
         if isinstance(error, datasets.exceptions.DatasetsError | ConnectionError | RuntimeError):
             causes = [what[0], *(_words(error.__cause__)[:1] if error.__cause__ else ())]
             said = ": ".join(causes)
@@ -130,14 +132,6 @@ def _load(
         )
     held_out = next((loaded[part] for part in HELD_OUT if part in loaded), None)
     return {"train": loaded["train"]} | ({} if held_out is None else {"eval": held_out})
-
-
-def _causes(error: BaseException) -> Iterator[Exception]:
-    """What led to it, even where that is not to be shown."""
-    before = error.__cause__ or error.__context__
-    if isinstance(before, Exception):
-        yield before
-        yield from _causes(before)
 
 
 def _words(error: BaseException) -> list[str]:
