@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from entrypoint import process
+from entrypoint import process, status
 from entrypoint.command import Command
 from entrypoint.errors import (
     ChildError,
@@ -52,6 +52,12 @@ def check_output(folder: RunFolder, needed_bytes: int, *, resumes: bool = False)
             hint="leave --resume out and give a folder that does not exist yet",
         )
     unfinished = resumes and folder.recipe.exists()
+    if unfinished and (pid := status.process_here(folder)) is not None:
+        raise SettingsError(
+            f"process {pid} is at work on the run in {root}",
+            where=OUTPUT_OPTION,
+            hint="wait for its end, or end it first; two would write the same files",
+        )
     if root.exists() and not unfinished and (not root.is_dir() or any(root.iterdir())):
         kind = "already holds a run" if folder.recipe.exists() else "exists and is not empty"
         raise SettingsError(

@@ -113,7 +113,11 @@ def evaluate_checkpoint(
         limit=settings.limit,
         include=settings.tasks_folder,
     )
-    return score(request, environ, plan.folder.logs / f"eval-{label}.log")
+    try:
+        return score(request, environ, plan.folder.logs / f"eval-{label}.log")
+    except Interrupted as error:
+        error.hint = f"the same command with --output {plan.folder.root} --resume auto goes on"
+        raise
 
 
 def evaluate_one(

@@ -73,11 +73,21 @@ def read(run: RunFolder) -> dict[str, Any]:
     return found
 
 
+def process_here(run: RunFolder) -> int | None:
+    """The number of the process that is at work on the run on this machine; None where none is."""
+    found = read_json(run.status) or {}
+    here = found.get("status") == "running" and found["host"] == socket.gethostname()
+    return int(found["pid"]) if here and _alive(found) else None
+
+
 def _alive(found: Mapping[str, Any]) -> bool:
     if found["host"] != socket.gethostname():
         return True  # of another machine nothing else is known
     try:
-        started = psutil.Process(found["pid"]).create_time()
+        process = psutil.Process(found["pid"])
+        started = process.create_time()
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
     except psutil.NoSuchProcess:
         return False
     # a number that was given anew belongs to a younger process

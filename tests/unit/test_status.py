@@ -1,14 +1,15 @@
 """entrypoint.status: what status.json says while a run goes on, and afterwards."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from entrypoint import status
-from entrypoint.errors import Interrupted, TrainingError
+from entrypoint import launch, status
+from entrypoint.errors import Interrupted, SettingsError, TrainingError
 from entrypoint.gate import GateError
 from entrypoint.run_folder import RunFolder
 
@@ -65,6 +66,24 @@ def test_a_run_whose_process_was_killed_was_interrupted(run: RunFolder):
     subprocess.run((sys.executable, "-c", code, str(run.root)), check=False)
     assert json.loads(run.status.read_text())["status"] == "running"
     assert status.read(run)["status"] == "interrupted"
+
+
+def test_a_run_that_a_process_is_at_work_on_is_not_resumed(run: RunFolder):
+    run.recipe.write_text("")
+    with (
+        status.recorded(run, {}),
+        pytest.raises(SettingsError, match=f"process {os.getpid()} is at work on the run"),
+    ):
+        launch.check_output(run, 0, resumes=True)
+    launch.check_output(run, 0, resumes=True)
+
+
+def test_a_job_that_goes_on_on_another_machine_is_resumed(run: RunFolder):
+    run.recipe.write_text("")
+    with status.recorded(run, {}):
+        found = json.loads(run.status.read_text())
+        run.status.write_text(json.dumps(found | {"host": "another"}))
+        launch.check_output(run, 0, resumes=True)
 
 
 def test_of_another_machine_its_word_is_taken(run: RunFolder):
