@@ -4,6 +4,8 @@ PYTHON ?= python3
 ARGS ?=
 # Test processes; each imports torch, so this is not "one per core".
 WORKERS ?= 2
+# Those of image-test: one of them mostly waits for downloads.
+IMAGE_WORKERS ?= 3
 
 # The image's name and the file it is built from; BUILD goes to `docker buildx build`: BUILD=--push
 IMAGE ?= tunecask:latest
@@ -132,7 +134,7 @@ shell: ## Open a shell in the image (SERVICE=train has the GPUs)
 image-test: $(STAMP) ## Build and run the image for real, on the Docker that is there or on one of its own
 	@[ -n "$(KEEP)" ] || trap 'tests/image/engine.sh down' EXIT; \
 		exports=$$(tests/image/engine.sh up) && eval "$$exports" \
-		&& TUNECASK_IMAGE_TESTS=1 $(BIN)/python -m pytest tests/image $(ARGS)
+		&& TUNECASK_IMAGE_TESTS=1 $(BIN)/python -m pytest -n $(IMAGE_WORKERS) --dist loadfile tests/image $(ARGS)
 
 # docs/azure-ml.md. ARGS: options of the job, then a command as `train` takes it.
 AML := $(BIN)/python -m scripts.aml

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.image.docker import build, call, copy_of_project, docker
 from tests.tiny import write_tiny_model
@@ -18,18 +19,21 @@ IMAGE = "tunecask-test:ubuntu2204"
 OLDER_IMAGE = "tunecask-test:ubuntu2004"
 TEST_IMAGE = "tunecask-test:test"
 SERVING_IMAGE = "tunecask-test:serving"
+COMPOSE_IMAGE = "tunecask-test:compose"
+"""What README's own `make image` makes, in a folder that git does not know."""
 # On an engine of the user's, images of the usual names may be their own.
 os.environ |= {
     "IMAGE": IMAGE,
-    "TUNECASK_IMAGE": IMAGE,
+    "TUNECASK_IMAGE": COMPOSE_IMAGE,
     "TUNECASK_DASHBOARDS_IMAGE": "tunecask-test:dashboards",
 }
 
 
 @pytest.fixture(scope="session")
-def making() -> str:
-    """What `make image` prints."""
-    return call("make", "--no-print-directory", "image").stdout
+def making(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What `make image` prints. The second of several test processes finds all layers made."""
+    with FileLock(tmp_path_factory.getbasetemp().parent / "image.lock"):
+        return call("make", "--no-print-directory", "image").stdout
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.image.conftest import COMPOSE_IMAGE
 from tests.image.docker import ROOT, call, docker
 
 pytestmark = pytest.mark.image
@@ -55,6 +56,7 @@ def said(project: Path) -> dict[str, Said]:
         # what is no part of the project: where the registry's client finds its settings
         "DOCKER_CONFIG": os.environ.get("DOCKER_CONFIG", str(Path.home() / ".docker")),
         "TUNECASK_SHM": "1gb",
+        "IMAGE": COMPOSE_IMAGE,
     }
     seen: dict[str, Said] = {}
     known: set[Path] = set()
