@@ -1,5 +1,5 @@
 # The image on the tutorial's base: ACPT for Ubuntu 20.04, whose torch is too old and is replaced.
-# Dockerfile.ubuntu2204 is the recommended one; tests/image/test_dockerfiles.py holds the two together.
+# Dockerfile.ubuntu2204 is the recommended one; tests/unit/test_image_files.py holds the two together.
 #
 #   make image DOCKERFILE=Dockerfile        or: docker build -t tunecask .
 #

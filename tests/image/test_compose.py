@@ -115,6 +115,14 @@ def test_the_gpus_are_reserved_and_can_be_chosen():
     assert chosen["environment"]["CUDA_VISIBLE_DEVICES"] == "0,2"
 
 
+def test_processes_of_several_gpus_have_the_memory_that_they_share():
+    text = docker("compose", "config", "--format", "json").stdout
+    train = json.loads(text)["services"]["train"]
+    assert train["shm_size"] == str(8 * 2**30)
+    assert train["ulimits"] == {"memlock": -1, "stack": 67108864}
+    assert train["init"]
+
+
 @pytest.mark.skipif(has_gpus(), reason="there are GPUs")
 def test_without_a_gpu_the_error_names_the_service_to_use(said: dict[str, Said]):
     text = of(said, "run --rm train sft").text
@@ -167,6 +175,13 @@ def test_a_token_in_a_file_is_there_and_is_not_shown(said: dict[str, Said], proj
     left = [path for path in (project / "outputs").rglob("*") if path.is_file()]
     assert left
     assert not [path for path in left if CANARY.encode() in path.read_bytes()]
+
+
+def test_make_shell_opens_one_as_the_owner_of_the_outputs(said: dict[str, Said], project: Path):
+    ended = call(
+        "make", "--no-print-directory", "shell", cwd=project, input="id -u; train --version\n"
+    )
+    assert f"{OWNER}\ntrain, version" in ended.stdout
 
 
 def test_the_dashboards_answer(said: dict[str, Said]):
