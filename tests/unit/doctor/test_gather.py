@@ -77,7 +77,8 @@ def test_this_very_machine_can_be_looked_at(monkeypatch: pytest.MonkeyPatch):
     facts = gather.gather({"HF_TOKEN": CANARY, "HOME": "/nowhere", "TRANSFORMERS_OFFLINE": "1"})
     assert facts.offline
     assert facts.torch is not None
-    assert facts.installed["torch"] == facts.torch.version
+    # a build's own part, as in 2.13.0+cu130, need not be in what is installed
+    assert facts.installed["torch"].split("+")[0] == facts.torch.version.split("+")[0]
     assert any(line.startswith("peft==") for line in facts.lock or ())
     assert facts.memory >= facts.memory_free > 0
     assert CANARY not in repr(facts)
