@@ -65,7 +65,7 @@ $(STAMP): pyproject.toml requirements.lock requirements-torch.txt
 		index=$${UV_DEFAULT_INDEX:-$$(of_pip index-url)}; cert=$${SSL_CERT_FILE:-$$(of_pip cert)}; \
 		[ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; \
 		[ -z "$$cert" ] || export SSL_CERT_FILE="$$cert"; \
-		$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation --compile-bytecode \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --compile-bytecode \
 			-r requirements.lock
 	@echo "==> [4/4] installing tunecask itself, editable"
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .

@@ -89,9 +89,7 @@ def count(path: Path, model: Path) -> None:
 
     def alone() -> None:
         for at in range(0, len(texts), AT_ONCE):
-            chat.tokenizer.backend_tokenizer.encode_batch(
-                texts[at : at + AT_ONCE], add_special_tokens=False
-            )
+            chat.tokenizer.backend.encode_batch(texts[at : at + AT_ONCE], add_special_tokens=False)
 
     def counted() -> None:
         inspector = TokenInspector(chat, 2048)
