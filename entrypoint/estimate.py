@@ -152,6 +152,7 @@ def estimate(
             row=int(steps.mean_row),
         ),
         switches=switches,
+        build=machine.build,
     )
     there = machine.memory
     if there is not None and machine.device == "cpu":

@@ -1,11 +1,12 @@
 """What this machine has: GPUs as the NVIDIA driver tells, memory, cores; without torch."""
 
 import ctypes
+import importlib.util
 import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 LIBRARY = "libcuda.so.1"
 CAPABILITY_MAJOR = 75
@@ -13,6 +14,10 @@ CAPABILITY_MINOR = 76
 """CUdevice_attribute: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
 NAME_BYTES = 256
 CGROUPS = Path("/sys/fs/cgroup")
+CUDA_OF_TORCH = "lib/libtorch_cuda.so"
+
+Build = Literal["cpu", "cuda"]
+"""What a torch was built for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +74,13 @@ def _gpu(cuda: Any, number: int) -> Gpu:
         memory=memory.value,
         capability=(major.value, minor.value),
     )
+
+
+def torch_build() -> Build:
+    """What the installed torch was built for, by its files: it is not imported."""
+    found = importlib.util.find_spec("torch")
+    folders = (found and found.submodule_search_locations) or ()
+    return "cuda" if any((Path(folder) / CUDA_OF_TORCH).exists() for folder in folders) else "cpu"
 
 
 def peak_memory() -> int:

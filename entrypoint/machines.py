@@ -62,6 +62,8 @@ class Machine:
     """Number format -> FLOP/s of each device; without those that are not known."""
     bf16: bool
     """Whether bf16 is a format of its hardware."""
+    build: hardware.Build = "cpu"
+    """What its torch was built for, which says what imports take on a CPU."""
 
 
 def _gpu(name: str, gib: float, fp32: float, bf16: float | None) -> Gpu:
@@ -142,6 +144,7 @@ def this_machine(world: World) -> Machine:
         memory=memory,
         peaks=peaks,
         bf16=world.dtype == "bf16",
+        build=hardware.torch_build(),
     )
 
 

@@ -4,10 +4,12 @@ The parts are what `tune/` holds at the same time: weights, what is trained with
 AdamW's moments, and `activations.Pass`. `make bench-plan` holds the sum against measured peaks.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import prod
 
 from entrypoint.activations import Load, Pass, Switches, sizes_of
+from entrypoint.hardware import Build
 from entrypoint.methods import (
     NF4_BYTES,
     TRAITS,
@@ -23,8 +25,9 @@ from entrypoint.settings import Settings
 OVER, UNDER = 1.25, 0.95
 """Bounds of the sum as a share of the measured peak, held by tests."""
 
-IMPORTED_BYTES = 437 * 10**6
-"""Of a CPU process that has imported torch and all else, and built nothing. Measured."""
+IMPORTED_BYTES: Mapping[Build, int] = {"cpu": 437 * 10**6, "cuda": 893 * 10**6}
+"""Of a CPU process that has imported torch and all else, and built nothing, by what torch was built
+for: CUDA's libraries are loaded where there is no GPU too. Measured."""
 PROCESS_BYTES, TOKEN_BYTES = 95 * 10**6, 600
 """Of a CPU process beyond its imports: code that is loaded when it is first used, buffers of the
 libraries; and the tokenizer, for each entry of the vocabulary. Measured."""
@@ -99,6 +102,7 @@ def footprint(
     processes: int,
     load: Load,
     switches: Switches,
+    build: Build = "cpu",
 ) -> Footprint:
     """Memory of one process of a run.
 
@@ -106,6 +110,7 @@ def footprint(
         device: `cpu`, `cuda` or `mps`.
         dtype: number format of weights and activations, a key of BYTES_PER_ELEMENT.
         processes: that the weights are divided among (FSDP2).
+        build: what torch was built for, which matters on a CPU.
     """
     element, traits = BYTES_PER_ELEMENT[dtype], TRAITS[settings.method]
     cpu = device == "cpu"
@@ -136,11 +141,12 @@ def footprint(
         second=second_bytes // processes,
         gather=gathered,
         fragmentation=int(lost),
-        process=process_bytes(model) if cpu else CUDA_BYTES,
+        process=process_bytes(model, build) if cpu else CUDA_BYTES,
     )
     if not cpu:
         return parts
-    idle, own = IMPORTED_BYTES, parts.process - IMPORTED_BYTES
+    idle = IMPORTED_BYTES[build]
+    own = parts.process - idle
     loading = max(
         loading_bytes(settings, model, element),
         parts.weights
@@ -167,10 +173,10 @@ def frozen_bytes(settings: Settings, model: Model, element: int) -> int:
     return (model.parameters - in_nf4) * element + int(in_nf4 * NF4_BYTES)
 
 
-def process_bytes(model: Model) -> int:
+def process_bytes(model: Model, build: Build) -> int:
     """What a CPU process takes, whatever it trains."""
     of_tokens = TOKEN_BYTES * model.tensors["model.embed_tokens.weight"][0]
-    return IMPORTED_BYTES + PROCESS_BYTES + of_tokens
+    return IMPORTED_BYTES[build] + PROCESS_BYTES + of_tokens
 
 
 def loading_bytes(settings: Settings, model: Model, element: int) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint import inputs, pipeline
-from entrypoint.hardware import peak_memory
+from entrypoint.hardware import peak_memory, torch_build
 from entrypoint.memory import IMPORTED_BYTES, OVER, UNDER
 from entrypoint.settings import EMBEDDED, Settings
 
@@ -104,7 +104,8 @@ class Measured:
     @property
     def ratios(self) -> tuple[float, float]:
         """Planned to measured: of all, and of what the run takes beyond its imports."""
-        beyond = (self.planned - IMPORTED_BYTES) / (self.peak - self.idle)
+        imported = IMPORTED_BYTES[torch_build()]
+        beyond = (self.planned - imported) / (self.peak - self.idle)
         return self.planned / self.peak, beyond
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint import inputs, pipeline, presets, templates
+from entrypoint import hardware, inputs, pipeline, presets, templates
 from entrypoint.cli import run
 from entrypoint.settings import Settings
 from scripts import bench_plan
@@ -50,8 +50,9 @@ def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, An
 @pytest.mark.usefixtures("_embedded")
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_the_header_of_a_preset_has_the_figures_of_its_plan(
-    path: Path, capsys: pytest.CaptureFixture[str]
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(hardware, "torch_build", lambda: "cpu")
     objective, name = path.stem.split("-", 1)
     preset = (objective, "--preset", name)
     teacher = ("--teacher", LARGE) if objective == "kd" else ()

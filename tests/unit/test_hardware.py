@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from entrypoint import hardware
-from entrypoint.hardware import Driver, Gpu, read_driver
+from entrypoint.hardware import Driver, Gpu, read_driver, torch_build
 
 
 class FakeCuda:
@@ -122,3 +122,15 @@ def test_the_peak_of_a_process_is_without_that_of_its_parent():
     ended = subprocess.run((sys.executable, "-c", code), capture_output=True, check=True)
     assert 1 << 20 < int(ended.stdout) < len(held)
     assert hardware.peak_memory() > len(held)
+
+
+@pytest.mark.parametrize("build", ["cpu", "cuda"])
+def test_what_torch_was_built_for_is_seen_by_its_files(
+    build: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("__init__.py", "lib/libtorch_cpu.so", f"lib/libtorch_{build}.so"):
+        (tmp_path / "torch" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "torch" / name).write_text("raise SystemExit('it is imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert torch_build() == build

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from entrypoint.activations import Load, Switches, sizes_of
-from entrypoint.memory import Footprint, footprint
+from entrypoint.hardware import Build
+from entrypoint.memory import IMPORTED_BYTES, Footprint, footprint
 from entrypoint.methods import NF4_BYTES
 from entrypoint.models.published import published
 from entrypoint.settings import Settings
@@ -22,12 +23,20 @@ PACKED = Switches(window=2048)
 
 def needs(
     *, model: Any = SMALL, teacher: Any = None, load: Load = LOAD, switches: Switches = PACKED,
-    device: str = "cuda", dtype: str = "bf16", processes: int = 1, **settings: Any,
+    device: str = "cuda", dtype: str = "bf16", processes: int = 1, build: Build = "cpu",
+    **settings: Any,
 ) -> Footprint:  # fmt: skip
     return footprint(
         Settings(**settings), model, teacher,
-        device=device, dtype=dtype, processes=processes, load=load, switches=switches,
+        device=device, dtype=dtype, processes=processes, load=load, switches=switches, build=build,
     )  # fmt: skip
+
+
+def test_on_a_cpu_a_torch_that_was_built_for_cuda_takes_more():
+    extra = IMPORTED_BYTES["cuda"] - IMPORTED_BYTES["cpu"]
+    plain, larger = (needs(device="cpu", build=build) for build in ("cpu", "cuda"))
+    assert larger.total - plain.total == extra
+    assert needs(build="cuda") == needs()
 
 
 def test_weights_gradients_and_optimizer_are_those_of_the_method():
