@@ -4,8 +4,10 @@ Weights are quantized once, in transformers' layout. torchtune orders the rows o
 otherwise, and rows keep their scales wherever they go, so both forms hold the same numbers.
 """
 
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -25,7 +27,17 @@ def write(state: Mapping[str, torch.Tensor], card: Model, path: Path) -> None:
         state: of transformers' model, quantized or not; without what is tied to other weights.
         card: of the model that was quantized.
     """
-    torch.save(converted(state, card), path)
+    torch.save(converted(state, card), path, pickle_module=EnumsByValue)
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, found: Any) -> Any:
+        return (type(found), (found.value,)) if isinstance(found, Enum) else NotImplemented
+
+
+EnumsByValue = SimpleNamespace(__name__="pickle", Pickler=_Pickler)
+"""pickle, but for enumerations, which torchao's weights hold: Python 3.11.0 to 3.11.3 pickle these
+by `getattr`, and `torch.load` refuses that where it reads only weights."""
 
 
 def converted(state: Mapping[str, torch.Tensor], card: Model) -> dict[str, torch.Tensor]:
