@@ -35,7 +35,7 @@ def test_planned_memory_is_near_to_the_measured_peak(name: str, small: Path, tmp
 
     found = measured("run")
     if not found.held and "qlora" in name:
-        # one run in some fourteen has a higher peak, see docs/plan.md: the middle of three is usual
+        # one run in some six has a higher peak, see docs/plan.md: the middle of three is usual
         three = (found, measured("second"), measured("third"))
         found = sorted(three, key=lambda each: each.peak)[1]
     assert found.held, found
