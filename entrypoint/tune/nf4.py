@@ -33,6 +33,10 @@ def quantize(model: Any, parts: int, device: torch.device) -> list[str]:
             else:
                 packed = to_nf4(weight.contiguous(), *blocks)
                 module.weight = nn.Parameter(packed, requires_grad=False)
+                del weight
+                # what a matrix needs meanwhile is many times its size, and in some runs each
+                # one's would lie elsewhere in the heap, on pages that no one had given back
+                allocator.give_back()
     return left
 
 
