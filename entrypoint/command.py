@@ -23,10 +23,12 @@ CHILD_ENVIRONMENT: Mapping[str, str] = {
             "glibc.malloc.top_pad=268435456",
         )
     ),
-    # Threads that spin while they wait starve each other when anything else runs on the same cores
-    # (measured on 2 cores beside a second such process: 2.6 s a step -> 20 s); asleep they cost
-    # nothing on a quiet machine.
+    # Threads that wait sleep soon: long turns starve whatever else runs on the same cores (measured
+    # on 2 cores beside a second such process: 2.6 s a step -> 20 s). A thousand turns, about what
+    # Python takes from one operation to the next, spare most of waking up (measured alone: 1.16
+    # times the tokens/s; beside a second such process: 0.9 times).
     "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "1000",
     # Of products in bf16 oneDNN and torch keep what they have compiled for each shape, 1024 by
     # default, and shapes differ from step to step: a megabyte each. oneDNN's have to last from one
     # layer to the next: with 16 all of a step's 800 are compiled again, which takes 0.25 s on one
@@ -122,4 +124,6 @@ def _python(
 ) -> Command:
     wanted = {**CHILD_ENVIRONMENT, **({"LD_PRELOAD": str(allocator)} if allocator else {})}
     added = {name: value for name, value in wanted.items() if name not in environ}
+    if "OMP_WAIT_POLICY" in environ:
+        added.pop("GOMP_SPINCOUNT", None)  # which would overrule it
     return Command(argv=(sys.executable, "-m", module, *arguments), environment=added)

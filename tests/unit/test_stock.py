@@ -55,3 +55,9 @@ def test_it_has_the_environment_of_training():
     environment = stock_command(("ls",), {}).environment
     assert "GLIBC_TUNABLES" in environment
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert environment["GOMP_SPINCOUNT"] == "1000"
+
+
+def test_how_threads_wait_is_the_users_choice():
+    environment = stock_command(("ls",), {"OMP_WAIT_POLICY": "active"}).environment
+    assert not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys()
