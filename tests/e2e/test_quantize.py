@@ -20,6 +20,10 @@ import json, sys
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+def factors(weight):
+    found = getattr(weight, "act_pre_scale", None)
+    return None if found is None else found.flatten().tolist()
+
 found = {}
 ids = torch.arange(2, 40)[None]
 reference = AutoModelForCausalLM.from_pretrained(sys.argv[1])(ids).logits
@@ -32,6 +36,7 @@ for folder in sys.argv[2:]:
     found[folder] = {
         "kinds": sorted(kinds), "head": type(model.lm_head.weight).__name__,
         "first": type(model.model.layers[0].mlp.down_proj.weight).__name__,
+        "factors": factors(model.model.layers[0].mlp.down_proj.weight),
         "error": float(error), "dtype": str(model.dtype),
         "answer": len(AutoTokenizer.from_pretrained(folder)("Book Oslo.").input_ids),
         "eos": model.generation_config.eos_token_id,
@@ -76,6 +81,20 @@ def test_all_methods_are_loaded_by_transformers_and_torchao_alone(
         assert found["answer"] > 2
         assert found["eos"] == 1
         assert 0 < found["error"] < (0.2 if "4" in method else 0.03)
+
+
+def test_factors_of_smoothing_are_loaded_with_the_weights(
+    tiny_model: Path, rows: Path, tmp_path: Path
+):
+    command = ["quantize", "--model", str(tiny_model), "--method", "int8-dynamic"]
+    command += ["--dtype", "fp32", "--output", str(tmp_path / "copy")]
+    assert run([*command, "--calibrate", str(rows), "--calibration-rows", "4"]) == 0
+    (found,) = load_elsewhere(tiny_model, tmp_path / "copy")
+    factors = found["factors"]
+    assert isinstance(factors, list)
+    assert len(set(factors)) > 1
+    # without the factors, weights that were divided by them would answer anything
+    assert 0 < found["error"] < 0.03
 
 
 def test_layers_that_are_named_stay_as_they_are(untied: Path, tmp_path: Path):
