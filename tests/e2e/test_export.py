@@ -147,6 +147,30 @@ def test_the_embedded_model_answers_20_prompts_from_gguf_as_from_its_folder(tmp_
     assert "license: apache-2.0" in (output / "README.md").read_text()
 
 
+def test_llama_cpp_answers_20_prompts_as_the_folder_does(tmp_path: Path):
+    """Where it is installed: pip builds it from source, which takes minutes."""
+    import os
+    from itertools import islice
+
+    llama_cpp = pytest.importorskip("llama_cpp")
+    from transformers import AutoTokenizer
+
+    from entrypoint.models.embedded.materialise import embedded_folder, materialise
+
+    folder, output = embedded_folder(os.environ), tmp_path / "smollm2"
+    materialise(folder)
+    assert run(["export", "--model", str(folder), "--to", "gguf", "--output", str(output)]) == 0
+    (file,) = output.glob("*.gguf")
+    model = llama_cpp.Llama(str(file), n_ctx=512, verbose=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for question, expected in zip(QUESTIONS, answers(folder, tokens=8), strict=True):
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=False
+        )
+        model.reset()
+        assert [*islice(model.generate(prompt, temp=0.0, repeat_penalty=1.0), 8)] == expected[-8:]
+
+
 @pytest.mark.parametrize(
     ("kind", "least", "most"), [("q8_0", 0, 0.02), ("q4_1", 0.02, 0.2), ("q4_0", 0.02, 0.2)]
 )
