@@ -220,9 +220,11 @@ class Pass:
         wide = WIDE_LOGITS[objective]
         if objective == "dpo" and not TRAITS[self.settings.method].adapter:
             wide = WIDE_OF_TRAINED
-        elif objective != "kd" and self.cpu and self.switches.chunked:
+        elif self.cpu and self.switches.chunked:
             wide = 0  # a few tokens at a time
-        found = rows * sizes.vocab * (2 * self.element + 4 * wide)
+        # logits, of both models where there are two, and the student's gradients
+        narrow = 2 + (teacher is not None)
+        found = rows * sizes.vocab * (narrow * self.element + 4 * wide)
         hidden = 2 * load.labels * sizes.hidden * self.element
         if teacher is not None:
             hidden += load.labels * sizes_of(teacher).hidden * self.element
