@@ -80,6 +80,14 @@ def test_logits_exist_a_chunk_at_a_time():
     assert needs(load=replace(LOAD, labels=16)).logits < needs().logits / 3
 
 
+def test_on_a_cpu_logits_of_two_models_are_in_fp32_for_few_tokens_at_a_time():
+    on_cpu, on_gpu = (
+        needs(objective="kd", teacher=SMALL, device=device).logits for device in ("cpu", "cuda")
+    )
+    assert on_cpu < on_gpu / 4
+    assert on_cpu > needs(device="cpu").logits * 1.3
+
+
 def test_the_sum_is_of_all_parts():
     found = needs(method="full", device="cpu")
     parts = found.as_dict()
