@@ -24,9 +24,8 @@ CHILD_ENVIRONMENT: Mapping[str, str] = {
         )
     ),
     # Threads that wait sleep soon: long turns starve whatever else runs on the same cores (measured
-    # on 2 cores beside a second such process: 2.6 s a step -> 20 s). A thousand turns, about what
-    # Python takes from one operation to the next, spare most of waking up (measured alone: 1.16
-    # times the tokens/s; beside a second such process: 0.9 times).
+    # on 2 cores beside a second such process: 2.6 s a step -> 20 s). A thousand turns spare part of
+    # the waking up (measured alone: 1.14 to 1.19 times the tokens/s; beside another run: 0.9).
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "1000",
     # Of products in bf16 oneDNN and torch keep what they have compiled for each shape, 1024 by

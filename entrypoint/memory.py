@@ -27,12 +27,13 @@ OVER, UNDER = 1.25, 0.95
 
 IMPORTED_BYTES: Mapping[Build, int] = {"cpu": 468 * 10**6, "cuda": 924 * 10**6}
 """Of a CPU process that has imported torch and all else, and built nothing, by what torch was built
-for: CUDA's libraries are loaded where there is no GPU too. Measured: 454 to 484 MB, more where the
-system still has the libraries' files in memory from their installation, and then less is loaded
-later; 456 MB more with CUDA's."""
+for: CUDA's libraries are loaded where there is no GPU too. Measured: 454 MB in an environment in
+use and 484 MB in one just installed, with the same peak of a run. The two builds differ by 456 MB,
+as measured when the first took 437."""
 PROCESS_BYTES, TOKEN_BYTES = 64 * 10**6, 600
 """Of a CPU process beyond its imports: code that is loaded when it is first used, buffers of the
-libraries; and the tokenizer, for each entry of the vocabulary. Measured."""
+libraries; and the tokenizer, for each entry of the vocabulary. The first is what 532 MB, measured
+of both together, leave beside the imports."""
 CUDA_BYTES = 600 * 10**6
 """Of a process on a GPU: CUDA's context and cuBLAS's workspace."""
 FRAGMENTED = {"cpu": 0.3, "cuda": 0.05, "mps": 0.05}
