@@ -27,7 +27,7 @@ CHILD_ENVIRONMENT: Mapping[str, str] = {
     # on 2 cores beside a second such process: 2.6 s a step -> 20 s). A thousand turns spare part of
     # the waking up (measured alone: 1.14 to 1.19 times the tokens/s; beside another run: 0.9).
     "OMP_WAIT_POLICY": "PASSIVE",
-    "GOMP_SPINCOUNT": "1000",
+    "GOMP_SPINCOUNT": "10000",
     # Of products in bf16 oneDNN and torch keep what they have compiled for each shape, 1024 by
     # default, and shapes differ from step to step: a megabyte each. oneDNN's have to last from one
     # layer to the next: with 16 all of a step's 800 are compiled again, which takes 0.25 s on one

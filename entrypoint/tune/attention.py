@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from entrypoint.activations import ATTENTION_BLOCK, KEPT_PROBABILITIES
 from entrypoint.data.windows import alike
+from entrypoint.tune import products
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,28 +164,30 @@ class _Written(torch.autograd.Function):
         heads = k.shape[1]
         flat = flatten(arrangement, heads)
         beside = [_rows_of(part, heads).index_select(0, flat.source) for part in (q, k, v)]
-        result = torch.empty_like(beside[0])
+        wide = [part.to(products.precision(q)) for part in beside]
+        result = torch.empty_like(wide[0])
         kept = []
-        for query, key, value, found in _by_group(arrangement, heads, *beside, result):
+        for query, key, value, found in _by_group(arrangement, heads, *wide, result):
             for block, seen in _blocks(key.shape[1]):
                 queries = _of_block(query, block, key)
                 weights = _weights(queries, key[:, seen], block)
                 _of_block(found, block, key).copy_(torch.bmm(weights, value[:, seen]))
                 if key.shape[1] <= KEPT_PROBABILITIES:
-                    kept.append(weights)
+                    kept.append(weights.to(q.dtype))
         ctx.save_for_backward(*beside, *kept)
         ctx.arrangement = arrangement
-        return _tokens_of(result.index_select(0, flat.home), q)
+        return _tokens_of(result.index_select(0, flat.home).to(q.dtype), q)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         arrangement: Arrangement = ctx.arrangement
-        (*beside,) = ctx.saved_tensors[:3]
+        wide = products.precision(gradient)
+        beside = [part.to(wide) for part in ctx.saved_tensors[:3]]
         kept = list(ctx.saved_tensors[3:])
         head_dim = gradient.shape[-1]
         heads = len(beside[1]) // len(arrangement.tokens)
         flat = flatten(arrangement, heads)
-        beside.append(_rows_of(gradient, heads).index_select(0, flat.source))
+        beside.append(_rows_of(gradient, heads).index_select(0, flat.source).to(wide))
         beside[3].index_fill_(0, flat.idle, 0)
         results = [torch.empty_like(part) for part in beside[:3]]
         for query, key, value, of_found, of_query, of_key, of_value in _by_group(
@@ -194,7 +197,7 @@ class _Written(torch.autograd.Function):
             known = [kept.pop(0) for _ in blocks] if key.shape[1] <= KEPT_PROBABILITIES else []
             for block, seen in reversed(blocks):
                 queries, part = (_of_block(whole, block, key) for whole in (query, of_found))
-                weights = known.pop() if known else _weights(queries, key[:, seen], block)
+                weights = known.pop().to(wide) if known else _weights(queries, key[:, seen], block)
                 of_weights = torch.bmm(part, value[:, seen].transpose(1, 2))
                 of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
                 _of_block(of_query, block, key).copy_(torch.bmm(of_scores, key[:, seen]))

@@ -12,12 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torchtune.models.llama3_1 import Llama3ScaledRoPE
-from torchtune.modules import FeedForward, RMSNorm, RotaryPositionalEmbeddings
+from torchtune.modules import FeedForward, RMSNorm, RotaryPositionalEmbeddings, TiedLinear
 from torchtune.modules.peft import LoRALinear
+
+from entrypoint.tune import products
 
 Weights = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, float]
 """Of a projection: weight, bias, the adapter's two, and what its part is multiplied by."""
 Gradients = tuple[torch.Tensor | None, ...]
+NARROW = (torch.bfloat16, torch.float16)
 
 
 def fuse(model: nn.Module) -> None:
@@ -29,6 +32,11 @@ def fuse(model: nn.Module) -> None:
             continue
         if not isinstance(module, FeedForward) or all(map(_is_plain, _projections(module))):
             module.forward = _bound(forward, module)
+    head = getattr(model, "output", None)
+    if isinstance(head, TiedLinear):  # which is no module
+        head.linear.forward = _logits
+    elif type(head) is nn.Linear and head.bias is None:
+        head.forward = lambda x: _logits(x, head.weight)
 
 
 def _bound(forward: Callable[..., Any], module: nn.Module) -> Callable[..., Any]:
@@ -83,6 +91,19 @@ def _adapted(module: Any, x: torch.Tensor) -> torch.Tensor:
     return found
 
 
+def _linear(module: Any, x: torch.Tensor) -> torch.Tensor:
+    if products.precision(x) == x.dtype:
+        return F.linear(x, module.weight, module.bias)
+    return _adapted(module, x)
+
+
+def _logits(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    if products.precision(x) == x.dtype:
+        return F.linear(x, weight)
+    found: torch.Tensor = _Logits.apply(x, weight)  # type: ignore[no-untyped-call]
+    return found
+
+
 def _gated(module: Any, x: torch.Tensor) -> torch.Tensor:
     weights = [_weights(projection) for projection in _projections(module)]
     if any(found is None for found in weights):
@@ -97,6 +118,7 @@ FORWARD: dict[type[nn.Module], Callable[..., torch.Tensor]] = {
     RMSNorm: _norm,
     RotaryPositionalEmbeddings: _rotate,
     Llama3ScaledRoPE: _rotate,
+    nn.Linear: _linear,
     LoRALinear: _adapted,
     FeedForward: _gated,
 }
@@ -152,13 +174,19 @@ def _turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
 
 
 def _project(x: torch.Tensor, weights: Weights) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """[tokens, inputs] -> [tokens, outputs], and the inner [tokens, rank] of the adapter."""
+    """[tokens, inputs] -> [tokens, outputs], and the inner [tokens, rank] of the adapter, in the
+    format of x."""
     weight, bias, a, b, scale = weights
-    out = F.linear(x, weight, bias)
     if a is None or b is None:
-        return out, None
-    inner = F.linear(x, a)
-    return out.addmm_(inner, b.t(), alpha=scale), inner
+        return products.linear(x, weight, bias), None
+    inner = products.linear(x, a)
+    if x.dtype in NARROW:
+        # one product, rounded once: what an adapter has learned in its first steps is less than the
+        # last bit of most results, and would be lost when it is added to them
+        both = torch.cat((x, inner * scale), 1), torch.cat((weight, b), 1)
+        return F.linear(*both, bias), inner
+    out = products.linear(x, weight, bias)
+    return out.addmm_(inner, b.to(x.dtype).t(), alpha=scale), inner
 
 
 def _gradients(
@@ -169,21 +197,23 @@ def _gradients(
     wanted: tuple[bool, ...],
     of_x: torch.Tensor | None = None,
 ) -> Gradients:
-    """Of a projection.
+    """Of a projection, computed in the format of x.
 
     Args:
         wanted: for x, weight, bias, a and b.
         of_x: what x's gradient is added to, in place.
     """
     weight, _, a, b, scale = weights
-    of_inner = None
+    wide, of_inner = x.dtype, None
     if a is not None and b is not None:
-        of_inner = (gradient @ b).mul_(scale)
+        of_inner = products.times(gradient, b, wide).mul_(scale)
     if wanted[0]:
-        of_x = gradient @ weight if of_x is None else of_x.addmm_(gradient, weight)
+        of_x = products.times(gradient, weight, wide, of_x)
         if of_inner is not None:
             assert a is not None
-            of_x.addmm_(of_inner, a)
+            products.times(of_inner, a, wide, of_x)
+    if any(wanted[1:]):
+        gradient = gradient.to(wide)
     return (
         of_x,
         gradient.t() @ x if wanted[1] else None,
@@ -193,28 +223,56 @@ def _gradients(
     )
 
 
+def _to(dtype: torch.dtype, part: torch.Tensor | None) -> torch.Tensor | None:
+    return None if part is None else part.to(dtype)
+
+
 class _Project(torch.autograd.Function):
     """A linear layer and the adapter beside it."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, *weights: Any) -> torch.Tensor:
-        flat = x.flatten(0, -2)
+        flat = x.flatten(0, -2).to(products.precision(x))
         out, inner = _project(flat, weights)
-        ctx.save_for_backward(x, inner, *weights[:4])
+        ctx.save_for_backward(x, _to(x.dtype, inner), *weights[:4])
         ctx.scale = weights[4]
-        return out.view(*x.shape[:-1], -1)
+        return out.to(x.dtype).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
         x, inner, *weights = ctx.saved_tensors
+        wide = products.precision(x)
         of_x, *others = _gradients(
             gradient.reshape(-1, gradient.shape[-1]),
-            x.flatten(0, -2),
-            inner,
+            x.flatten(0, -2).to(wide),
+            _to(wide, inner),
             (*weights, ctx.scale),
             ctx.needs_input_grad[:5],
         )
+        # autograd brings gradients into the formats of what they are of
         return (None if of_x is None else of_x.view(x.shape), *others, None)
+
+
+class _Logits(torch.autograd.Function):
+    """An output head that computes in fp32; so are its results, since losses take them so."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        flat = x.flatten(0, -2).to(products.precision(x))
+        logits = products.linear(flat, weight)
+        # a loss writes its gradient into them, which autograd allows in no view
+        return logits if x.dim() == 2 else logits.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
+        x, weight = ctx.saved_tensors
+        flat = gradient.flatten(0, -2)
+        of_x = products.times(flat, weight, flat.dtype).view(x.shape)
+        of_weight = None
+        if ctx.needs_input_grad[1]:
+            of_weight = flat.t() @ x.flatten(0, -2).to(flat.dtype)
+        return of_x, of_weight
 
 
 class _Gated(torch.autograd.Function):
@@ -222,28 +280,32 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, *weights: Any) -> torch.Tensor:
-        flat = x.flatten(0, -2)
+        flat = x.flatten(0, -2).to(products.precision(x))
         gate, up, down = weights[:5], weights[5:10], weights[10:]
         gates, inner_gate = _project(flat, gate)
         ups, inner_up = _project(flat, up)
         out, inner_down = _project(F.silu(gates).mul_(ups), down)
+        kept = (gates, ups, inner_gate, inner_up, inner_down)
         ctx.save_for_backward(
-            x, gates, ups, inner_gate, inner_up, inner_down, *gate[:4], *up[:4], *down[:4]
+            x, *(_to(x.dtype, part) for part in kept), *gate[:4], *up[:4], *down[:4]
         )
         ctx.scales = gate[4], up[4], down[4]
-        return out.view(*x.shape[:-1], -1)
+        return out.to(x.dtype).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
-        x, gates, ups, inner_gate, inner_up, inner_down, *rest = ctx.saved_tensors
+        x, *kept = ctx.saved_tensors
+        wide, rest = products.precision(x), kept[5:]
+        gates, ups = (part.to(wide) for part in kept[:2])
+        inner_gate, inner_up, inner_down = (_to(wide, part) for part in kept[2:5])
         gate, up, down = (
             (*rest[4 * number : 4 * number + 4], ctx.scales[number]) for number in range(3)
         )
-        needs, flat = ctx.needs_input_grad, x.flatten(0, -2)
+        needs, flat = ctx.needs_input_grad, x.flatten(0, -2).to(wide)
         active = F.silu(gates)
         product = active * ups if any(needs[number] for number in (11, 13)) else active
         of_product, *of_down = _gradients(
-            gradient.reshape(-1, gradient.shape[-1]),
+            gradient.reshape(-1, gradient.shape[-1]).to(wide),
             product,
             inner_down,
             down,

@@ -83,10 +83,11 @@ class _FrozenHead(torch.autograd.Function):
             with torch.enable_grad():
                 part = hidden[piece].detach().requires_grad_()
                 logits = head(part)
-            losses, of_logits = cross_entropy(logits.detach(), labels[piece])
+            of_logits = logits.detach()
+            found[piece] = -cross_entropy(of_logits, labels[piece])
             # no token's log-probability depends on another's hidden state
-            (of_hidden[piece],) = torch.autograd.grad(logits, part, of_logits.neg_())
-            found[piece] = -losses
+            (of_part,) = torch.autograd.grad(logits, part, of_logits)
+            of_hidden[piece] = -of_part
         ctx.save_for_backward(of_hidden)
         return found
 

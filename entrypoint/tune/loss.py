@@ -13,8 +13,9 @@ from torchtune.modules import TiedLinear
 from entrypoint.activations import CHUNK
 
 Head = Callable[[torch.Tensor], torch.Tensor]
-LossOfChunk = Callable[[torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
-"""From the logits of a chunk, and which tokens they are of, to the loss's sum and gradient."""
+LossOfChunk = Callable[[torch.Tensor, slice], torch.Tensor]
+"""From the logits of a chunk, and which tokens they are of, to the loss's sum. Its gradient takes
+the place of the logits."""
 
 IN_CACHE = 16
 """Tokens whose probabilities a CPU holds in fp32 at a time."""
@@ -60,28 +61,29 @@ class LabelledCrossEntropy(nn.Module):
             labels: [tokens]
         """
 
-        def loss(logits: torch.Tensor, piece: slice) -> tuple[torch.Tensor, torch.Tensor]:
-            each, gradient = cross_entropy(logits, labels[piece])
-            return each.sum(), gradient
+        def loss(logits: torch.Tensor, piece: slice) -> torch.Tensor:
+            return cross_entropy(logits, labels[piece]).sum()
 
         return sum_by_chunks(head, hidden, loss, self.chunk)
 
 
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses of tokens in fp32, [tokens], and their gradients by the logits, in the logits' format.
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Losses of tokens in fp32, [tokens]. Their gradients by the logits take the logits' place.
 
     Args:
         logits: [tokens, vocabulary]
         labels: [tokens]
     """
     losses = logits.new_empty(len(logits), dtype=torch.float32)
-    gradients = torch.empty_like(logits)
     for piece in chunks(logits, IN_CACHE if logits.device.type == "cpu" else len(logits)):
         known = F.log_softmax(logits[piece].float(), dim=-1)
         at = labels[piece][:, None]
-        losses[piece] = -known.gather(1, at).squeeze(1)
-        gradients[piece] = known.exp_().scatter_add_(1, at, -torch.ones_like(at, dtype=known.dtype))
-    return losses, gradients
+        chosen = known.gather(1, at)
+        losses[piece] = -chosen.squeeze(1)
+        torch.exp(known, out=logits[piece])
+        # p - 1, taken before it is rounded
+        logits[piece].scatter_(1, at, chosen.expm1_().to(logits.dtype))
+    return losses
 
 
 def labelled(labels: torch.Tensor) -> torch.Tensor:
@@ -105,7 +107,7 @@ def sum_by_chunks(head: Head, hidden: torch.Tensor, loss: LossOfChunk, chunk: in
         return total
     total = hidden.new_zeros((), dtype=torch.float32)
     for piece in chunks(hidden, chunk):
-        total = total + loss(head(hidden[piece]), piece)[0]
+        total = total + loss(head(hidden[piece]), piece)
     return total
 
 
@@ -144,9 +146,9 @@ class _Chunked(torch.autograd.Function):
             with torch.enable_grad():
                 part = hidden[piece].detach().requires_grad_()
                 logits = head(part)
-            loss, of_logits = loss_of(logits.detach(), piece)
+            of_logits = logits.detach()
+            total += loss_of(of_logits, piece)
             gradients = torch.autograd.grad(logits, (part, *weights), of_logits)
-            total += loss
             of_hidden[piece] = gradients[0]
             for sum_so_far, gradient in zip(of_weights, gradients[1:], strict=True):
                 sum_so_far += gradient

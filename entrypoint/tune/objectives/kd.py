@@ -144,7 +144,7 @@ class Distillation:
                 return chosen
             labels = self._batch.labels.flatten()[labelled(self._batch.labels)]
 
-            def loss(logits: torch.Tensor, piece: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            def loss(logits: torch.Tensor, piece: slice) -> torch.Tensor:
                 return self._of_chunk(logits, taught[piece], labels[piece])
 
             return sum_by_chunks(self.model.output, chosen, loss, chunk)
@@ -155,22 +155,21 @@ class Distillation:
 
     def _of_chunk(
         self, student: torch.Tensor, taught: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss and its gradient by the student's logits, in their format."""
+    ) -> torch.Tensor:
+        """Loss; its gradient by the student's logits takes their place."""
         with torch.no_grad(), _without_adapter(self.teacher.output):
             teacher = self.teacher.output(taught)
         weight = self.ratio * self.divergence.temperature**2
         total = student.new_zeros((), dtype=torch.float32)
-        gradients = torch.empty_like(student)
         for piece in chunks(student, IN_CACHE if student.device.type == "cpu" else len(student)):
             wide = student[piece].float()
-            losses, of_labels = cross_entropy(wide, labels[piece])
             divergence, of_teacher = self.divergence.with_gradient(wide, teacher[piece].float())
-            gradients[piece] = of_labels.mul_(1 - self.ratio).add_(of_teacher, alpha=weight)
+            losses = cross_entropy(wide, labels[piece])
+            student[piece] = wide.mul_(1 - self.ratio).add_(of_teacher, alpha=weight)
             self._sums["cross_entropy"] += losses.sum()
             self._sums["kl_divergence"] += divergence
             total += (1 - self.ratio) * losses.sum() + weight * divergence
-        return total, gradients
+        return total
 
     def _of_logits(self, logits: Any, taught: Any, batch: Batch) -> tuple[torch.Tensor, Sums]:
         labels = batch.labels

@@ -17,7 +17,7 @@ compat.apply()
 
 from torchtune.config import instantiate  # noqa: E402
 from torchtune.models.llama3_2 import lora_llama3_2  # noqa: E402
-from torchtune.modules.peft import disable_adapter, get_adapter_params  # noqa: E402
+from torchtune.modules.peft import LoRALinear, disable_adapter, get_adapter_params  # noqa: E402
 
 from entrypoint.tune.fused import fuse  # noqa: E402
 
@@ -45,6 +45,14 @@ def twice(build: Any) -> Iterator[Any]:
         if fused:
             fuse(model)
         yield model
+
+
+def in_bf16(build: Any) -> tuple[Any, Any]:
+    """As `twice`, in bf16 but for the angles of positions, as in a run."""
+    one, other = (model.bfloat16() for model in twice(build))
+    for layer in (*one.layers, *other.layers):
+        layer.attn.pos_embeddings.rope_init()
+    return one, other
 
 
 def assert_same(one: Any, other: Any, positions: torch.Tensor | None = None) -> None:
@@ -81,7 +89,7 @@ def test_every_family_computes_and_learns_the_same(kind: str, method: str, tmp_p
 def test_the_layers_of_a_llama_are_fused():
     _, fused = twice(lambda: lora_llama3_2(**SIZES, **ADAPTER))
     taken = {type(module).__name__ for module in fused.modules() if "forward" in vars(module)}
-    assert taken == {"RMSNorm", "Llama3ScaledRoPE", "LoRALinear", "FeedForward"}
+    assert taken == {"RMSNorm", "Llama3ScaledRoPE", "Linear", "LoRALinear", "FeedForward"}
 
 
 def test_adapters_that_are_off_stay_off():
@@ -106,9 +114,46 @@ def test_dropout_is_drawn_in_training_alone():
 def test_in_bf16_it_is_as_exact_as_torchtunes():
     exact, _ = twice(lambda: lora_llama3_2(**SIZES, **ADAPTER))
     wanted = exact(TOKENS)
-    one, other = (model.bfloat16() for model in twice(lambda: lora_llama3_2(**SIZES, **ADAPTER)))
-    for model in (one, other):
-        for layer in model.layers:
-            layer.attn.pos_embeddings.rope_init()  # in fp32, as in a run
+    one, other = in_bf16(lambda: lora_llama3_2(**SIZES, **ADAPTER))
     theirs, ours = ((model(TOKENS) - wanted).norm() / wanted.norm() for model in (one, other))
     assert 0 < ours < 1.3 * theirs
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["bf16", "fp32-products"])
+def test_gradients_in_bf16_are_as_exact_as_torchtunes(slow: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("entrypoint.tune.products.slow_in_bf16", lambda: slow)
+    exact, _ = twice(lambda: lora_llama3_2(**SIZES, **ADAPTER))
+    one, other = in_bf16(lambda: lora_llama3_2(**SIZES, **ADAPTER))
+    for model in (exact, one, other):
+        model(TOKENS).float().square().sum().backward()
+    wanted, theirs, ours = (
+        torch.cat([weight.grad.float().flatten() for weight in model.parameters()])
+        for model in (exact, one, other)
+    )
+    far = [float((found - wanted).norm() / wanted.norm()) for found in (theirs, ours)]
+    assert 0 < far[1] < 1.1 * far[0]
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["bf16", "fp32-products"])
+def test_in_bf16_a_small_adapter_is_not_lost(slow: bool, monkeypatch: pytest.MonkeyPatch):
+    """A hundredth of a result is less than half of its last bit, but not less in the mean."""
+    monkeypatch.setattr("entrypoint.tune.products.slow_in_bf16", lambda: slow)
+    torch.manual_seed(0)
+    layer = LoRALinear(64, 64, rank=4, alpha=4).bfloat16()
+    torch.nn.init.normal_(layer.lora_b.weight, std=2e-4)
+    layer.requires_grad_(False)
+    x = torch.randn(512, 64).bfloat16()
+    small = layer.lora_b(layer.lora_a(x)).float()
+    plain = torch.nn.functional.linear(x, layer.weight)
+    assert 0 < small.abs().mean() < plain.abs().float().mean() / 1000
+
+    def kept(found: torch.Tensor) -> float:
+        """Share of the adapter's part that is in the results."""
+        return float(((found.float() - plain.float()) * small).sum() / small.square().sum())
+
+    theirs = kept(layer(x))
+    wrapper = torch.nn.Sequential(layer)
+    fuse(wrapper)
+    ours = kept(wrapper(x))
+    assert theirs < 0.5
+    assert ours == pytest.approx(1, abs=0.2)

@@ -1,0 +1,97 @@
+"""Matrix products of bf16 numbers, on CPUs that are slow at them.
+
+A CPU without instructions for bf16, or with slow ones, multiplies fp32 faster, even when numbers
+are converted there and back. Nothing is lost by that: both sum in fp32 and round the result.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+AT_ONCE = 2**20
+"""Numbers of a weight that are in fp32 at a time."""
+GAIN = 1.2
+"""How many times as fast fp32 has to be."""
+TRIED = 128, 576, 576
+"""Tokens, inputs and outputs of the products that are timed."""
+TURNS = 5
+
+
+def precision(x: torch.Tensor) -> torch.dtype:
+    """The format to compute products of x in: its own, or fp32 where that is faster."""
+    narrow = x.dtype == torch.bfloat16 and x.device.type == "cpu"
+    return torch.float32 if narrow and slow_in_bf16() else x.dtype
+
+
+@functools.cache
+def slow_in_bf16() -> bool:
+    """Whether this CPU's products of bf16 take longer than those of fp32, conversions included."""
+    tokens, inputs, outputs = TRIED
+    x, weight = torch.ones(tokens, inputs).bfloat16(), torch.ones(outputs, inputs).bfloat16()
+    threads = torch.get_num_threads()
+    # time of one thread's own work is hardly disturbed by whatever else the machine does
+    torch.set_num_threads(1)
+    try:
+        own, wide = (
+            min(_seconds(product) for _ in range(TURNS))
+            for product in (
+                lambda: F.linear(x, weight),
+                lambda: F.linear(x.float(), weight.float()).bfloat16(),
+            )
+        )
+    finally:
+        torch.set_num_threads(threads)
+    return own > GAIN * wide
+
+
+def _seconds(product: Callable[[], torch.Tensor]) -> float:
+    start = time.thread_time()
+    product()
+    return time.thread_time() - start
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x times the weight's transpose, in the format of x.
+
+    Args:
+        x: [tokens, inputs]
+        weight: [outputs, inputs]
+        bias: [outputs]
+
+    Returns:
+        [tokens, outputs]
+    """
+    if weight.dtype == x.dtype:
+        return F.linear(x, weight, bias)
+    out = x.new_empty(len(x), len(weight))
+    for rows in parts(weight):
+        torch.mm(x, weight[rows].to(x.dtype).t(), out=out[:, rows])
+    return out if bias is None else out.add_(bias)
+
+
+def parts(weight: torch.Tensor) -> list[slice]:
+    """Rows of a weight that are in fp32 at a time."""
+    rows = max(AT_ONCE // weight.shape[1], 1)
+    return [slice(start, start + rows) for start in range(0, len(weight), rows)]
+
+
+def times(
+    x: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype, total: torch.Tensor | None = None
+) -> torch.Tensor:
+    """x times the weight, computed in `dtype`.
+
+    Args:
+        x: [tokens, outputs]
+        weight: [outputs, inputs]
+        total: what it is added to, in place: [tokens, inputs], in that format.
+    """
+    if x.dtype == weight.dtype == dtype:
+        return x @ weight if total is None else total.addmm_(x, weight)
+    for rows in parts(weight):
+        part, factor = x[:, rows].to(dtype), weight[rows].to(dtype)
+        total = part @ factor if total is None else total.addmm_(part, factor)
+    assert total is not None
+    return total
