@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any, get_args
 
 from entrypoint.errors import ModelError, SettingsError
-from entrypoint.methods import GROUP_SIZE, TRAITS
+from entrypoint.methods import GROUP_SIZE, NF4_BLOCK, TRAITS
 from entrypoint.models.tensors import Shape
 from entrypoint.settings import QuantizationMethod, Settings
 from entrypoint.topology import World
@@ -18,7 +18,7 @@ CALIBRATION_ROWS = 128
 HEAD = "lm_head"
 """The output head's name in transformers' models."""
 GROUPED: tuple[QuantizationMethod, ...] = ("8da4w", "int4-weight-only")
-"""Methods whose weights share scales in groups; in the others a row has one scale."""
+"""Methods whose weights share scales in groups of a chosen size."""
 BY_ROWS: Mapping[QuantizationMethod, str] = {
     "8da4w": "gptq",
     "int4-weight-only": "gptq",
@@ -29,6 +29,9 @@ FP8_CAPABILITY = (8, 9)
 """CUDA's number for the first GPUs that multiply in fp8 (Ada; Hopper is 9.0)."""
 INT4_CAPABILITY = (8, 0)
 """For torchao's packed int4 weights."""
+NF4_ROWS = 32
+"""bitsandbytes 0.50 multiplies so many rows of an NF4 weight at a time, on a CPU that has bf16
+arithmetic, and takes no others."""
 
 WHERE = "--method or TRAIN_QUANTIZE_METHOD"
 
@@ -51,8 +54,9 @@ def chosen(method: QuantizationMethod, group_size: int | None, skip: tuple[str, 
         SettingsError: a group size for a method without groups.
     """
     if group_size and method not in GROUPED:
+        scales = f"block of {NF4_BLOCK} weights" if method == "nf4" else "row of a weight"
         raise SettingsError(
-            f"{method} has one scale for each row of a weight, and no groups",
+            f"{method} has one scale for each {scales}, and no groups",
             where="--group-size or TRAIN_GROUP_SIZE",
             hint=f"leave it out, or choose --method {' or '.join(GROUPED)}",
         )
@@ -90,7 +94,7 @@ def can_round_by_rows(scheme: Scheme, world: World) -> bool:
 
 
 def check_device(scheme: Scheme, world: World, capability: tuple[int, int] | None = None) -> None:
-    """Refuse by name what this device cannot run, or no folder can hold.
+    """Refuse by name what this device cannot run.
 
     Args:
         capability: of the GPU, where there is one.
@@ -98,14 +102,6 @@ def check_device(scheme: Scheme, world: World, capability: tuple[int, int] | Non
     Raises:
         SettingsError: says what can be used instead.
     """
-    if scheme.method == "nf4":
-        raise SettingsError(
-            "NF4 weights cannot be written as a folder that transformers loads with torchao: "
-            "torchao 0.17 has no safetensors form for them",
-            where=WHERE,
-            hint="use int4-weight-only, which is as small in memory; to train beside NF4 weights, "
-            "use `train sft --method qlora`",
-        )
     if scheme.method == "fp8":
         if world.device != "cuda" or (capability or (0, 0)) < FP8_CAPABILITY:
             raise SettingsError(
@@ -147,21 +143,30 @@ def _named(world: World, capability: tuple[int, int] | None) -> str:
     return f"{world.device} of capability {capability[0]}.{capability[1]}"
 
 
+def divisor(scheme: Scheme) -> tuple[int, str] | None:
+    """What the columns of a quantized weight must be a multiple of, and what that is called; None
+    where any number will do."""
+    if scheme.method in GROUPED:
+        return scheme.group_size, "the group size"
+    return (NF4_BLOCK, "NF4's block of") if scheme.method == "nf4" else None
+
+
 def check_config(config: Mapping[str, Any], scheme: Scheme, where: object) -> None:
-    """Refuse sizes that groups do not divide, before there are weights to look at.
+    """Refuse sizes that groups or blocks do not divide, before there are weights to look at.
 
     Raises:
         ModelError: names the size.
     """
-    if scheme.method not in GROUPED:
+    if (found := divisor(scheme)) is None:
         return
+    count, called = found
     for key in ("hidden_size", "intermediate_size"):
         size = config.get(key) or 0
-        if size % scheme.group_size:
+        if size % count:
             raise ModelError(
-                f"{key} {size} is not a multiple of the group size {scheme.group_size}",
+                f"{key} {size} is not a multiple of {called} {count}",
                 where=where,
-                hint=_fitting([size]),
+                hint=_fitting(scheme, [size]),
             )
 
 
@@ -173,7 +178,7 @@ def skipped(scheme: Scheme, tensors: Mapping[str, Shape], where: object) -> tupl
 
     Raises:
         SettingsError: a pattern that no layer has, or that leaves nothing.
-        ModelError: a layer that groups do not divide.
+        ModelError: a layer that groups or blocks do not divide.
     """
     matrices = {
         name.removesuffix(".weight"): shape
@@ -193,26 +198,39 @@ def skipped(scheme: Scheme, tensors: Mapping[str, Shape], where: object) -> tupl
     quantized = matrices.keys() - left
     if not quantized:
         raise SettingsError("nothing would be quantized", where="--skip or TRAIN_SKIP")
-    if scheme.method in GROUPED:
-        for name in sorted(quantized):
-            if (columns := matrices[name][1]) % scheme.group_size:
-                raise ModelError(
-                    f"{name} has {columns} columns, not a multiple of the group size "
-                    f"{scheme.group_size}",
-                    where=where,
-                    hint=f"{_fitting(matrices[one][1] for one in quantized)}, or leave the layer "
-                    f"alone with --skip {name}",
-                )
+    _check_sizes({name: matrices[name] for name in sorted(quantized)}, scheme, where)
     return tuple(sorted(left | ({HEAD} if HEAD + ".weight" not in tensors else set())))
+
+
+def _check_sizes(matrices: Mapping[str, Shape], scheme: Scheme, where: object) -> None:
+    if (found := divisor(scheme)) is None:
+        return
+    count, called = found
+    fitting = _fitting(scheme, (shape[1] for shape in matrices.values()))
+    for name, (rows, columns) in matrices.items():
+        hint = f"{fitting}, or leave the layer alone with --skip {name}"
+        if columns % count:
+            raise ModelError(
+                f"{name} has {columns} columns, not a multiple of {called} {count}",
+                where=where,
+                hint=hint,
+            )
+        if scheme.method == "nf4" and rows % NF4_ROWS:
+            raise ModelError(
+                f"{name} has {rows} rows, not a multiple of the {NF4_ROWS} that bitsandbytes takes "
+                "at a time",
+                where=where,
+                hint=hint,
+            )
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _fitting(sizes: Iterable[int]) -> str:
+def _fitting(scheme: Scheme, sizes: Iterable[int]) -> str:
     sizes = tuple(sizes)
     fitting = [size for size in GROUP_SIZES if not any(one % size for one in sizes)]
-    if not fitting:
+    if scheme.method == "nf4" or not fitting:
         return "use int8-weight-only or int8-dynamic, which have no groups"
     return f"use --group-size {' or '.join(map(str, fitting))}"
