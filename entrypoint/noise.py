@@ -7,8 +7,7 @@ from pathlib import Path
 CHATTY_LOGGERS = (
     # torchao 0.17 under another torch than it was built for: CUDA extensions are skipped
     "torchao",
-    # bitsandbytes 0.50 on a CPU with bf16 arithmetic: it looks for a package of faster kernels, which
-    # fetches code from the hub, and goes on with its own
+    # bitsandbytes 0.50 on a CPU with bf16 arithmetic, of a package that it can do without
     "bitsandbytes.backends",
     # torch 2.13 about torchao's enums
     "torch.utils._pytree",

@@ -24,8 +24,8 @@ GROUPED = " and ".join(schemes.GROUPED)
     default=schemes.Scheme().method,
     show_default=True,
     help="Bits of weights and activations: 8da4w has 4 and 8, int8-dynamic and fp8 8 and 8; "
-    "weight-only ones and nf4, which has 4, leave activations as they are. fp8 needs a GPU that has "
-    "it.",
+    "nf4 has 4 and, as the weight-only ones, leaves activations as they are. fp8 needs a GPU that "
+    "has it.",
 )
 @options.option(
     "--group-size",

@@ -50,9 +50,7 @@ EnumsByValue = SimpleNamespace(__name__="pickle", Pickler=_Pickler)
 by `getattr`, and `torch.load` refuses that where it reads only weights."""
 
 
-def converted(
-    weights: Weights, card: Model, nf4: Collection[str] = ()
-) -> dict[str, torch.Tensor]:
+def converted(weights: Weights, card: Model, nf4: Collection[str] = ()) -> dict[str, torch.Tensor]:
     """The weights in torchtune's layout and under its names; see `write`."""
     compat.apply()
     from torchtune.training import FullModelHFCheckpointer
