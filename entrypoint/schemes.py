@@ -33,6 +33,7 @@ NF4_ROWS = 32
 """bitsandbytes 0.50 multiplies so many rows of an NF4 weight at a time, on a CPU that has bf16
 arithmetic, and takes no others."""
 
+NO_GROUPS = "use int8-weight-only or int8-dynamic, which have no groups"
 WHERE = "--method or TRAIN_QUANTIZE_METHOD"
 
 
@@ -53,10 +54,15 @@ def chosen(method: QuantizationMethod, group_size: int | None, skip: tuple[str, 
     Raises:
         SettingsError: a group size for a method without groups.
     """
-    if group_size and method not in GROUPED:
-        scales = f"block of {NF4_BLOCK} weights" if method == "nf4" else "row of a weight"
+    if group_size and method == "nf4":
         raise SettingsError(
-            f"{method} has one scale for each {scales}, and no groups",
+            f"nf4 has one scale for each {NF4_BLOCK} weights, and no other groups",
+            where="--group-size or TRAIN_GROUP_SIZE",
+            hint=f"leave it out, or choose --method {' or '.join(GROUPED)}",
+        )
+    if group_size and method not in GROUPED:
+        raise SettingsError(
+            f"{method} has one scale for each row of a weight, and no groups",
             where="--group-size or TRAIN_GROUP_SIZE",
             hint=f"leave it out, or choose --method {' or '.join(GROUPED)}",
         )
@@ -143,30 +149,25 @@ def _named(world: World, capability: tuple[int, int] | None) -> str:
     return f"{world.device} of capability {capability[0]}.{capability[1]}"
 
 
-def divisor(scheme: Scheme) -> tuple[int, str] | None:
-    """What the columns of a quantized weight must be a multiple of, and what that is called; None
-    where any number will do."""
-    if scheme.method in GROUPED:
-        return scheme.group_size, "the group size"
-    return (NF4_BLOCK, "NF4's block of") if scheme.method == "nf4" else None
-
-
 def check_config(config: Mapping[str, Any], scheme: Scheme, where: object) -> None:
     """Refuse sizes that groups or blocks do not divide, before there are weights to look at.
 
     Raises:
         ModelError: names the size.
     """
-    if (found := divisor(scheme)) is None:
-        return
-    count, called = found
     for key in ("hidden_size", "intermediate_size"):
         size = config.get(key) or 0
-        if size % count:
+        if scheme.method in GROUPED and size % scheme.group_size:
             raise ModelError(
-                f"{key} {size} is not a multiple of {called} {count}",
+                f"{key} {size} is not a multiple of the group size {scheme.group_size}",
                 where=where,
-                hint=_fitting(scheme, [size]),
+                hint=_fitting([size]),
+            )
+        if scheme.method == "nf4" and size % NF4_BLOCK:
+            raise ModelError(
+                f"{key} {size} is not a multiple of NF4's block of {NF4_BLOCK}",
+                where=where,
+                hint=NO_GROUPS,
             )
 
 
@@ -198,39 +199,46 @@ def skipped(scheme: Scheme, tensors: Mapping[str, Shape], where: object) -> tupl
     quantized = matrices.keys() - left
     if not quantized:
         raise SettingsError("nothing would be quantized", where="--skip or TRAIN_SKIP")
-    _check_sizes({name: matrices[name] for name in sorted(quantized)}, scheme, where)
+    if scheme.method in GROUPED:
+        for name in sorted(quantized):
+            if (columns := matrices[name][1]) % scheme.group_size:
+                raise ModelError(
+                    f"{name} has {columns} columns, not a multiple of the group size "
+                    f"{scheme.group_size}",
+                    where=where,
+                    hint=f"{_fitting(matrices[one][1] for one in quantized)}, or leave the layer "
+                    f"alone with --skip {name}",
+                )
+    if scheme.method == "nf4":
+        for name in sorted(quantized):
+            _check_blocks(name, matrices[name], where)
     return tuple(sorted(left | ({HEAD} if HEAD + ".weight" not in tensors else set())))
 
 
-def _check_sizes(matrices: Mapping[str, Shape], scheme: Scheme, where: object) -> None:
-    if (found := divisor(scheme)) is None:
-        return
-    count, called = found
-    fitting = _fitting(scheme, (shape[1] for shape in matrices.values()))
-    for name, (rows, columns) in matrices.items():
-        hint = f"{fitting}, or leave the layer alone with --skip {name}"
-        if columns % count:
-            raise ModelError(
-                f"{name} has {columns} columns, not a multiple of {called} {count}",
-                where=where,
-                hint=hint,
-            )
-        if scheme.method == "nf4" and rows % NF4_ROWS:
-            raise ModelError(
-                f"{name} has {rows} rows, not a multiple of the {NF4_ROWS} that bitsandbytes takes "
-                "at a time",
-                where=where,
-                hint=hint,
-            )
+def _check_blocks(name: str, shape: Shape, where: object) -> None:
+    rows, columns = shape
+    if columns % NF4_BLOCK:
+        raise ModelError(
+            f"{name} has {columns} columns, not a multiple of NF4's block of {NF4_BLOCK}",
+            where=where,
+            hint=f"{NO_GROUPS}, or leave the layer alone with --skip {name}",
+        )
+    if rows % NF4_ROWS:
+        raise ModelError(
+            f"{name} has {rows} rows, not a multiple of the {NF4_ROWS} that bitsandbytes takes "
+            "at a time",
+            where=where,
+            hint=f"{NO_GROUPS}, or leave the layer alone with --skip {name}",
+        )
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _fitting(scheme: Scheme, sizes: Iterable[int]) -> str:
+def _fitting(sizes: Iterable[int]) -> str:
     sizes = tuple(sizes)
     fitting = [size for size in GROUP_SIZES if not any(one % size for one in sizes)]
-    if scheme.method == "nf4" or not fitting:
-        return "use int8-weight-only or int8-dynamic, which have no groups"
+    if not fitting:
+        return NO_GROUPS
     return f"use --group-size {' or '.join(map(str, fitting))}"

@@ -46,7 +46,7 @@ GROUPED = " and ".join(schemes.GROUPED)
 @options.option(
     "--calibrate",
     metavar="REF",
-    help=f"Rows to round by in {GROUPED} and int8-dynamic, as --data of `train sft` names them.  "
+    help=f"Rows to round by in {', '.join(schemes.BY_ROWS)}, as --data of `train sft` names them.  "
     "[default: those that the run was trained on; other models' weights are rounded to nearest]",
 )
 @options.option(

@@ -179,7 +179,7 @@ def test_nf4_takes_no_group_size_and_no_rows_to_round_by(
     command = ["quantize", "--method", "nf4", "--model", str(tiny_model), "--device", "cpu"]
     command += ["--output", str(tmp_path / "out")]
     assert run([*command, "--group-size", "32"]) == ExitCode.SETTINGS
-    assert "nf4 has one scale for each block of 64 weights" in capsys.readouterr().err
+    assert "nf4 has one scale for each 64 weights" in capsys.readouterr().err
     assert run([*command, "--calibrate", str(rows)]) == ExitCode.SETTINGS
     assert "nf4 on cpu rounds to nearest" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -74,7 +74,7 @@ def test_a_group_size_is_for_methods_with_groups():
     assert chosen("int8-dynamic", None, ()).method == "int8-dynamic"
     with pytest.raises(SettingsError, match="no groups"):
         chosen("int8-weight-only", 64, ())
-    with pytest.raises(SettingsError, match="nf4 has one scale for each block of 64") as caught:
+    with pytest.raises(SettingsError, match="nf4 has one scale for each 64") as caught:
         chosen("nf4", 32, ())
     assert "--group-size" in str(caught.value)
     assert chosen("nf4", None, ("lm_head",)).method == "nf4"
