@@ -74,7 +74,7 @@ def _in_nf4(weight: torch.Tensor) -> torch.Tensor:
     blocks = nf4_blocks(weight.numel())
     # entrypoint.schemes has refused columns that 64 does not divide
     assert blocks is not None
-    packed: torch.Tensor = to_nf4(weight.contiguous(), *blocks).cpu()
+    packed: torch.Tensor = to_nf4(weight.contiguous(), *blocks)
     # what it takes meanwhile is many times the weight
     allocator.give_back()
     return packed
