@@ -24,6 +24,7 @@ PACKAGES = (
     "torch",
     "torchtune",
     "torchao",
+    "bitsandbytes",
     "transformers",
     "datasets",
     "lm-eval",

@@ -7,6 +7,8 @@ from pathlib import Path
 CHATTY_LOGGERS = (
     # torchao 0.17 under another torch than it was built for: CUDA extensions are skipped
     "torchao",
+    # bitsandbytes 0.50 on a CPU with bf16 arithmetic, of a package that it can do without
+    "bitsandbytes.backends",
     # torch 2.13 about torchao's enums
     "torch.utils._pytree",
     # lm-eval about optional arguments of custom data sets

@@ -26,6 +26,7 @@ from entrypoint.run_folder import RunFolder, default_output
 from entrypoint.schemes import (
     BY_ROWS,
     CALIBRATION_ROWS,
+    GROUPED,
     Scheme,
     can_round_by_rows,
     check_device,
@@ -92,7 +93,7 @@ def quantize_one(
         {
             "folder": str(output),
             "method": method,
-            "group_size": scheme.group_size,
+            "group_size": scheme.group_size if method in GROUPED else None,
             "skip": list(scheme.skip),
             "weights_bytes": {"before": before, "after": after},
         }

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any, get_args
 
 from entrypoint.errors import ModelError, SettingsError
-from entrypoint.methods import GROUP_SIZE, TRAITS
+from entrypoint.methods import GROUP_SIZE, NF4_BLOCK, TRAITS
 from entrypoint.models.tensors import Shape
 from entrypoint.settings import QuantizationMethod, Settings
 from entrypoint.topology import World
@@ -18,7 +18,7 @@ CALIBRATION_ROWS = 128
 HEAD = "lm_head"
 """The output head's name in transformers' models."""
 GROUPED: tuple[QuantizationMethod, ...] = ("8da4w", "int4-weight-only")
-"""Methods whose weights share scales in groups; in the others a row has one scale."""
+"""Methods whose weights share scales in groups of a chosen size."""
 BY_ROWS: Mapping[QuantizationMethod, str] = {
     "8da4w": "gptq",
     "int4-weight-only": "gptq",
@@ -29,7 +29,11 @@ FP8_CAPABILITY = (8, 9)
 """CUDA's number for the first GPUs that multiply in fp8 (Ada; Hopper is 9.0)."""
 INT4_CAPABILITY = (8, 0)
 """For torchao's packed int4 weights."""
+NF4_ROWS = 32
+"""bitsandbytes 0.50 multiplies so many rows of an NF4 weight at a time, on a CPU that has bf16
+arithmetic, and takes no others."""
 
+NO_GROUPS = "use int8-weight-only or int8-dynamic, which have no groups"
 WHERE = "--method or TRAIN_QUANTIZE_METHOD"
 
 
@@ -50,6 +54,12 @@ def chosen(method: QuantizationMethod, group_size: int | None, skip: tuple[str, 
     Raises:
         SettingsError: a group size for a method without groups.
     """
+    if group_size and method == "nf4":
+        raise SettingsError(
+            f"nf4 has one scale for each {NF4_BLOCK} weights, and no other groups",
+            where="--group-size or TRAIN_GROUP_SIZE",
+            hint=f"leave it out, or choose --method {' or '.join(GROUPED)}",
+        )
     if group_size and method not in GROUPED:
         raise SettingsError(
             f"{method} has one scale for each row of a weight, and no groups",
@@ -90,7 +100,7 @@ def can_round_by_rows(scheme: Scheme, world: World) -> bool:
 
 
 def check_device(scheme: Scheme, world: World, capability: tuple[int, int] | None = None) -> None:
-    """Refuse by name what this device cannot run, or no folder can hold.
+    """Refuse by name what this device cannot run.
 
     Args:
         capability: of the GPU, where there is one.
@@ -98,14 +108,6 @@ def check_device(scheme: Scheme, world: World, capability: tuple[int, int] | Non
     Raises:
         SettingsError: says what can be used instead.
     """
-    if scheme.method == "nf4":
-        raise SettingsError(
-            "NF4 weights cannot be written as a folder that transformers loads with torchao: "
-            "torchao 0.17 has no safetensors form for them",
-            where=WHERE,
-            hint="use int4-weight-only, which is as small in memory; to train beside NF4 weights, "
-            "use `train sft --method qlora`",
-        )
     if scheme.method == "fp8":
         if world.device != "cuda" or (capability or (0, 0)) < FP8_CAPABILITY:
             raise SettingsError(
@@ -148,20 +150,24 @@ def _named(world: World, capability: tuple[int, int] | None) -> str:
 
 
 def check_config(config: Mapping[str, Any], scheme: Scheme, where: object) -> None:
-    """Refuse sizes that groups do not divide, before there are weights to look at.
+    """Refuse sizes that groups or blocks do not divide, before there are weights to look at.
 
     Raises:
         ModelError: names the size.
     """
-    if scheme.method not in GROUPED:
-        return
     for key in ("hidden_size", "intermediate_size"):
         size = config.get(key) or 0
-        if size % scheme.group_size:
+        if scheme.method in GROUPED and size % scheme.group_size:
             raise ModelError(
                 f"{key} {size} is not a multiple of the group size {scheme.group_size}",
                 where=where,
                 hint=_fitting([size]),
+            )
+        if scheme.method == "nf4" and size % NF4_BLOCK:
+            raise ModelError(
+                f"{key} {size} is not a multiple of NF4's block of {NF4_BLOCK}",
+                where=where,
+                hint=NO_GROUPS,
             )
 
 
@@ -173,7 +179,7 @@ def skipped(scheme: Scheme, tensors: Mapping[str, Shape], where: object) -> tupl
 
     Raises:
         SettingsError: a pattern that no layer has, or that leaves nothing.
-        ModelError: a layer that groups do not divide.
+        ModelError: a layer that groups or blocks do not divide.
     """
     matrices = {
         name.removesuffix(".weight"): shape
@@ -203,7 +209,27 @@ def skipped(scheme: Scheme, tensors: Mapping[str, Shape], where: object) -> tupl
                     hint=f"{_fitting(matrices[one][1] for one in quantized)}, or leave the layer "
                     f"alone with --skip {name}",
                 )
+    if scheme.method == "nf4":
+        for name in sorted(quantized):
+            _check_blocks(name, matrices[name], where)
     return tuple(sorted(left | ({HEAD} if HEAD + ".weight" not in tensors else set())))
+
+
+def _check_blocks(name: str, shape: Shape, where: object) -> None:
+    rows, columns = shape
+    if columns % NF4_BLOCK:
+        raise ModelError(
+            f"{name} has {columns} columns, not a multiple of NF4's block of {NF4_BLOCK}",
+            where=where,
+            hint=f"{NO_GROUPS}, or leave the layer alone with --skip {name}",
+        )
+    if rows % NF4_ROWS:
+        raise ModelError(
+            f"{name} has {rows} rows, not a multiple of the {NF4_ROWS} that bitsandbytes takes "
+            "at a time",
+            where=where,
+            hint=f"{NO_GROUPS}, or leave the layer alone with --skip {name}",
+        )
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
@@ -214,5 +240,5 @@ def _fitting(sizes: Iterable[int]) -> str:
     sizes = tuple(sizes)
     fitting = [size for size in GROUP_SIZES if not any(one % size for one in sizes)]
     if not fitting:
-        return "use int8-weight-only or int8-dynamic, which have no groups"
+        return NO_GROUPS
     return f"use --group-size {' or '.join(map(str, fitting))}"

@@ -39,6 +39,7 @@ CASES = (
     Case(trained=PLAIN, method="int8-dynamic", points=1),
     Case(trained=PLAIN, method="int4-weight-only", points=5),
     Case(trained=PLAIN, method="8da4w", points=5),
+    Case(trained=PLAIN, method="nf4", points=5),
     Case(trained=AWARE, method="8da4w", points=2),
 )
 

@@ -1,7 +1,7 @@
 """Peak memory of `train quantize`, above an idle process with the same imports, on a random bf16
 model of 2 GB; exit code 1 above the bound: python scripts/bench_quantize.py [METHOD [ROWS]].
 
-The 4-bit methods round by ROWS of the built-in task, 0 by default."""
+8da4w, int4-weight-only and int8-dynamic round by ROWS of the built-in task, 0 by default."""
 
 import sys
 import tempfile
@@ -16,7 +16,7 @@ from entrypoint.hardware import peak_memory
 from entrypoint.models.embedded.materialise import embedded_folder, materialise
 from entrypoint.noise import hide_loading_bars, silence
 from entrypoint.quantization.folder import quantize, size_bytes
-from entrypoint.quantization.model import configuration
+from entrypoint.quantization.model import quantizer
 from entrypoint.quantization.samples import Calibration
 from entrypoint.schemes import Scheme
 from entrypoint.topology import World
@@ -50,7 +50,7 @@ def main() -> None:
     hide_loading_bars()
     if len(sys.argv) == 4:
         scheme = Scheme(method=sys.argv[1])  # type: ignore[arg-type]
-        configuration(scheme, WORLD)
+        quantizer(scheme, WORLD, ())
         folder, count = Path(sys.argv[3]), int(sys.argv[2])
         data = load("embedded", {}, dry=False).train
         calibration = Calibration(reference="embedded", file=data, count=count) if count else None

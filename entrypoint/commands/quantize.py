@@ -12,6 +12,8 @@ from entrypoint.methods import GROUP_SIZE
 from entrypoint.parameters import POSITIVE
 from entrypoint.settings import QuantizationMethod
 
+GROUPED = " and ".join(schemes.GROUPED)
+
 
 @click.command()
 @options.checkpoint
@@ -22,13 +24,14 @@ from entrypoint.settings import QuantizationMethod
     default=schemes.Scheme().method,
     show_default=True,
     help="Bits of weights and activations: 8da4w has 4 and 8, int8-dynamic and fp8 8 and 8; "
-    "weight-only ones leave activations as they are. fp8 needs a GPU that has it.",
+    "nf4 has 4 and, as the weight-only ones, leaves activations as they are. fp8 needs a GPU that "
+    "has it.",
 )
 @options.option(
     "--group-size",
     type=POSITIVE,
     metavar="COUNT",
-    help="Weights that share one scale, in the 4-bit methods; must divide the layers' columns.  "
+    help=f"Weights that share one scale, in {GROUPED}; must divide the layers' columns.  "
     f"[default: {GROUP_SIZE}]",
 )
 @options.option(
@@ -43,9 +46,8 @@ from entrypoint.settings import QuantizationMethod
 @options.option(
     "--calibrate",
     metavar="REF",
-    help="Rows to round by in the 4-bit methods and int8-dynamic, as --data of `train sft` names "
-    "them.  [default: those that the run was trained on; other models' weights are rounded to "
-    "nearest]",
+    help=f"Rows to round by in {', '.join(schemes.BY_ROWS)}, as --data of `train sft` names them.  "
+    "[default: those that the run was trained on; other models' weights are rounded to nearest]",
 )
 @options.option(
     "--calibration-rows",
@@ -73,12 +75,13 @@ def quantize(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """Quantize a model with torchao, into a folder that transformers loads.
+    """Quantize a model, into a folder that transformers loads.
 
-    The unquantized weights stay where they are. A method that the device cannot run is refused.
+    With torchao; nf4 with bitsandbytes. The unquantized weights stay where they are. A method that
+    the device cannot run is refused.
 
-    The 4-bit methods round so that each layer's output on sample rows changes least (GPTQ).
-    int8-dynamic first moves scales from what reaches a layer into its weight (SmoothQuant).
+    8da4w and int4-weight-only round so that each layer's output on sample rows changes least
+    (GPTQ). int8-dynamic first moves scales from what reaches a layer into its weight (SmoothQuant).
     """
     from entrypoint import quantizing, zero_first
     from entrypoint.results import telling

@@ -110,7 +110,8 @@ class Model(HFLM):  # type: ignore[misc]
 
     def get_model_info(self) -> dict[str, Any]:
         """lm-eval's own asks the hub about a local folder."""
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        # not a sum of numbers: bitsandbytes' hold two weights each
+        parameters = self.model.num_parameters()
         return {"model_num_parameters": parameters, "model_dtype": str(self.model.dtype)}
 
     # -- log-likelihoods

@@ -1,6 +1,7 @@
-"""From a Hugging Face folder to its quantized copy, by torchao. Imports torch only when called."""
+"""From a Hugging Face folder to its quantized copy. Imports torch only when called."""
 
-from collections.abc import Collection, Sequence
+import gc
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from entrypoint.models.card import describe, is_quantized, read_config
 from entrypoint.models.weights import check_whole, find_shards
 from entrypoint.noise import hide_loading_bars
 from entrypoint.progress import say
-from entrypoint.quantization.model import load
+from entrypoint.quantization.model import Weights, linear_weights, load
 from entrypoint.quantization.samples import Calibration, token_ids
 from entrypoint.schemes import BY_ROWS, GROUPED, Scheme, check_config, check_device, skipped
 from entrypoint.topology import World
@@ -28,8 +29,8 @@ def check(checkpoint: Path, scheme: Scheme, world: World, output: Path) -> None:
     """Refuse before any work what `quantize` could not do.
 
     Raises:
-        ModelError: no model there, one that is quantized already, or layers that the group size
-            does not divide.
+        ModelError: no model there, one that is quantized already, or layers that the method's
+            groups or blocks do not divide.
         SettingsError: `output` exists, or the device cannot run the method.
     """
     check_device(scheme, world, capability(world))
@@ -53,7 +54,7 @@ def capability(world: World) -> tuple[int, int] | None:
 
 
 def check_sizes(checkpoint: Path, scheme: Scheme) -> None:
-    """Refuse layers that groups do not divide, from config.json alone.
+    """Refuse layers that groups or blocks do not divide, from config.json alone.
 
     Raises:
         ModelError: names the size.
@@ -95,14 +96,36 @@ def quantize(
         rows = token_ids(checkpoint, calibration) if calibration else []
         model = load(checkpoint, scheme, world, alone, rows)
         model.save_pretrained(scratch, max_shard_size=SHARD)
-        torchtune = write_torchtune(model, checkpoint, scheme, scratch)
+        if scheme.method == "nf4":
+            # torchao packs what is in the files, without bitsandbytes' weights beside it; those and
+            # their layers name each other
+            del model
+            gc.collect()
+            source = Weights(checkpoint, world)
+            weights, nf4 = source.all(), set(linear_weights(source.model, alone))
+        else:
+            weights, nf4 = untied(model), set()
+        torchtune = write_torchtune(weights, nf4, checkpoint, scheme, scratch)
         AutoTokenizer.from_pretrained(checkpoint).save_pretrained(scratch)
         write_json(scratch / RECORD, record(scheme, calibration, rows, alone, torchtune))
 
 
-def write_torchtune(model: Any, checkpoint: Path, scheme: Scheme, folder: Path) -> str | None:
+def untied(model: Any) -> Iterator[tuple[str, Any]]:
+    """A model's weights, but for copies of others."""
+    for name, weight in model.state_dict().items():
+        if name not in model.all_tied_weights_keys:
+            yield name, weight
+
+
+def write_torchtune(
+    weights: Iterator[tuple[str, Any]],
+    nf4: Collection[str],
+    checkpoint: Path,
+    scheme: Scheme,
+    folder: Path,
+) -> str | None:
     """Write the file that torchtune's `quantize` recipe would, and return its name; None for a
-    model that torchtune cannot build."""
+    model that torchtune cannot build. See `entrypoint.tune.quantized.write`."""
     shards = find_shards(checkpoint)
     try:
         card = describe(
@@ -115,9 +138,7 @@ def write_torchtune(model: Any, checkpoint: Path, scheme: Scheme, folder: Path) 
     from entrypoint.tune import quantized
 
     name = f"{shards[0].split('.')[0]}-{scheme.method}.pt"
-    tied = set(model.all_tied_weights_keys)
-    state = {key: weight for key, weight in model.state_dict().items() if key not in tied}
-    quantized.write(state, card, folder / name)
+    quantized.write(weights, card, folder / name, nf4)
     return name
 
 

@@ -1,7 +1,7 @@
 """A quantized model in memory, made layer by layer from the files of another. Imports torch only
 when called."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,24 @@ def configuration(scheme: Scheme, world: World) -> Any:
         case "fp8":
             return Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
         case _:
-            raise AssertionError(f"check_device lets {scheme.method} through")
+            raise AssertionError(f"{scheme.method} is not torchao's")
+
+
+def quantizer(scheme: Scheme, world: World, alone: Collection[str]) -> Any:
+    """transformers' quantizer, with the configuration that a copy's config.json names.
+
+    Args:
+        alone: names of the layers that are not quantized.
+    """
+    if scheme.method == "nf4":
+        from entrypoint.quantization import nf4
+
+        return nf4.quantizer(world, alone)
+    from transformers import TorchAoConfig
+    from transformers.quantizers.quantizer_torchao import TorchAoHfQuantizer
+
+    written = TorchAoConfig(configuration(scheme, world), modules_to_not_convert=sorted(alone))
+    return TorchAoHfQuantizer(written, pre_quantized=False)
 
 
 def load(
@@ -73,29 +90,49 @@ def load(
     Raises:
         ModelError: the files do not hold the weights that transformers' model has.
     """
-    from torch import nn
-    from torchao.quantization import quantize_
-    from transformers import GenerationConfig, TorchAoConfig
-    from transformers.quantizers.quantizer_torchao import TorchAoHfQuantizer
+    from transformers import GenerationConfig
 
     weights = Weights(checkpoint, world)
     model = weights.model
-    recipe = configuration(scheme, world)
+    quantize_one = _quantization(scheme, world)
     if rows:
-        _round_by(rows, weights, scheme, alone, recipe)
+        _round_by(rows, weights, scheme, alone, configuration(scheme, world))
+    linear = set(linear_weights(model, alone))
     for name in weights.unread():
         weights.read(name)
-        path, _, leaf = name.rpartition(".")
-        module = model.get_submodule(path)
-        if isinstance(module, nn.Linear) and leaf == "weight" and path not in alone:
-            quantize_(module, recipe)
+        if name in linear:
+            quantize_one(model, name.removesuffix(".weight"))
     model.tie_weights()
-    written = TorchAoConfig(recipe, modules_to_not_convert=sorted(alone))
-    model.hf_quantizer = TorchAoHfQuantizer(written, pre_quantized=False)
-    model.config.quantization_config = written
+    model.hf_quantizer = quantizer(scheme, world, alone)
+    model.config.quantization_config = model.hf_quantizer.quantization_config
     if (checkpoint / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(checkpoint)
     return model
+
+
+def linear_weights(model: Any, alone: Collection[str]) -> Iterator[str]:
+    """Names of the weights that are quantized.
+
+    Args:
+        alone: names of the layers that are not.
+    """
+    from torch import nn
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name not in alone:
+            yield f"{name}.weight"
+
+
+def _quantization(scheme: Scheme, world: World) -> Callable[[Any, str], None]:
+    """What quantizes the layer of a model that is named."""
+    if scheme.method == "nf4":
+        from entrypoint.quantization import nf4
+
+        return nf4.pack
+    from torchao.quantization import quantize_
+
+    recipe = configuration(scheme, world)
+    return lambda model, name: quantize_(model.get_submodule(name), recipe)
 
 
 def _round_by(
@@ -203,14 +240,24 @@ class Weights:
         """Names of what is in files still, file by file."""
         return list(self._file)
 
-    def read(self, name: str) -> None:
-        """Put a tensor into its place in the model."""
+    def tensor(self, name: str) -> Any:
+        """A tensor of the files, in the model's number format and on its device."""
         from safetensors import safe_open
-        from torch import nn
 
         # a handle for each: what is read stays in memory as long as its handle
         with safe_open(self._file.pop(name), framework="pt") as file:
-            tensor = file.get_tensor(name).to(self.device, self.dtype, copy=True)
+            return file.get_tensor(name).to(self.device, self.dtype, copy=True)
+
+    def all(self) -> Iterator[tuple[str, Any]]:
+        """Names and tensors, one after the other; none is kept here."""
+        for name in self.unread():
+            yield name, self.tensor(name)
+
+    def read(self, name: str) -> None:
+        """Put a tensor into its place in the model."""
+        from torch import nn
+
+        tensor = self.tensor(name)
         path, _, leaf = name.rpartition(".")
         module = self.model.get_submodule(path)
         if leaf in module._buffers:

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
+from torchtune.config import instantiate
 
 from entrypoint import allocator
 from entrypoint.methods import nf4_blocks
@@ -38,6 +40,21 @@ def quantize(model: Any, parts: int, device: torch.device) -> list[str]:
                 # one's would lie elsewhere in the heap, on pages that no one had given back
                 allocator.give_back()
     return left
+
+
+def of_file(file: str, builder: str, **arguments: Any) -> Any:
+    """torchtune's model with the weights of a quantized copy's .pt file, as `model` of a recipe.
+
+    torchtune's recipes copy the weights of a file into a model, which NF4 weights allow when those
+    of the model have the same blocks.
+
+    Args:
+        builder: import path of torchtune's builder, which is given the arguments.
+    """
+    model = instantiate(OmegaConf.create({"_component_": builder, **arguments}))
+    weights = torch.load(file, map_location=torch.get_default_device(), weights_only=True)
+    model.load_state_dict(weights, assign=True)
+    return model
 
 
 def _frozen(model: Any) -> Iterator[tuple[str, Any]]:

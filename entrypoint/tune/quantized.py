@@ -2,10 +2,13 @@
 
 Weights are quantized once, in transformers' layout. torchtune orders the rows of some of them
 otherwise, and rows keep their scales wherever they go, so both forms hold the same numbers.
+
+Not so in NF4: scales of several rows are quantized together. There torchao quantizes what is in
+torchtune's order already, as torchtune's own QLoRA models have it quantized.
 """
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -14,20 +17,27 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torchao.dtypes.nf4tensor import to_nf4
 from torchao.utils import TorchAOBaseTensor
 
+from entrypoint import allocator
+from entrypoint.methods import nf4_blocks
 from entrypoint.models.card import Model
 from entrypoint.tune import compat
 
+Weights = Iterable[tuple[str, torch.Tensor]]
+"""Of transformers' model, by name, quantized or not; without what is tied to other weights."""
 
-def write(state: Mapping[str, torch.Tensor], card: Model, path: Path) -> None:
+
+def write(weights: Weights, card: Model, path: Path, nf4: Collection[str] = ()) -> None:
     """Save the weights of transformers' model as torchtune's.
 
     Args:
-        state: of transformers' model, quantized or not; without what is tied to other weights.
+        weights: one after the other; what is to be put into NF4 is not quantized yet.
         card: of the model that was quantized.
+        nf4: names of the weights that are put into NF4.
     """
-    torch.save(converted(state, card), path, pickle_module=EnumsByValue)
+    torch.save(converted(weights, card, nf4), path, pickle_module=EnumsByValue)
 
 
 class _Pickler(pickle.Pickler):
@@ -40,8 +50,8 @@ EnumsByValue = SimpleNamespace(__name__="pickle", Pickler=_Pickler)
 by `getattr`, and `torch.load` refuses that where it reads only weights."""
 
 
-def converted(state: Mapping[str, torch.Tensor], card: Model) -> dict[str, torch.Tensor]:
-    """The weights in torchtune's layout and under its names."""
+def converted(weights: Weights, card: Model, nf4: Collection[str] = ()) -> dict[str, torch.Tensor]:
+    """The weights in torchtune's layout and under its names; see `write`."""
     compat.apply()
     from torchtune.training import FullModelHFCheckpointer
 
@@ -54,10 +64,20 @@ def converted(state: Mapping[str, torch.Tensor], card: Model) -> dict[str, torch
             output_dir=scratch,
         )
     return {
-        renamed: taken(weight, rows)
-        for name, weight in state.items()
+        renamed: _in_nf4(taken(weight, rows)) if name in nf4 else taken(weight, rows)
+        for name, weight in weights
         for renamed, rows in _rows(checkpointer, name, weight.shape)
     }
+
+
+def _in_nf4(weight: torch.Tensor) -> torch.Tensor:
+    blocks = nf4_blocks(weight.numel())
+    # entrypoint.schemes has refused columns that 64 does not divide
+    assert blocks is not None
+    packed: torch.Tensor = to_nf4(weight.contiguous(), *blocks)
+    # what it takes meanwhile is many times the weight
+    allocator.give_back()
+    return packed
 
 
 def taken(weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -113,14 +113,29 @@ def test_a_shipped_recipe_trains_with_a_shipped_configuration(
     assert CANARY not in ended.stdout + ended.stderr
 
 
-def test_the_generate_recipe_answers_from_a_quantized_file_as_transformers_does_from_its_folder(
-    tiny_model: Path, tmp_path: Path
+QUANTIZER = {
+    "_component_": "torchtune.training.quantization.Int8DynActInt4WeightQuantizer",
+    "groupsize": 32,
+}
+
+
+@pytest.mark.parametrize(("method", "quantizer"), [("8da4w", QUANTIZER), ("nf4", None)])
+def test_the_generate_recipe_answers_from_a_quantized_file_as_the_copys_model_does(
+    method: str, quantizer: dict[str, object] | None, tiny_model: Path, tmp_path: Path
 ):
     """With torchtune's checkpointer and quantizer, as its configurations name them. It compiles for
-    minutes, which changes no answer and is switched off."""
+    minutes, which changes no answer and is switched off.
+
+    NF4 in the file and in the folder are two ways to quantize: there torchtune's own model answers
+    what is expected."""
     import torch
     from omegaconf import OmegaConf
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from entrypoint.tune import compat
+
+    compat.apply()
+    from torchtune.config import instantiate
 
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     with torch.no_grad():
@@ -131,24 +146,24 @@ def test_the_generate_recipe_answers_from_a_quantized_file_as_transformers_does_
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "model")
     copy = tmp_path / "copy"
     command = ["quantize", "--model", str(tmp_path / "model"), "--dtype", "fp32"]
-    assert run([*command, "--output", str(copy)]) == 0
+    assert run([*command, "--method", method, "--output", str(copy)]) == 0
+    file = f"model-{method}.pt"
+    builder, arguments = "torchtune.models.llama3_2.llama3_2", {**SIZES, "norm_eps": 1e-6}
+    of_file = {
+        "_component_": "entrypoint.tune.nf4.of_file", "file": str(copy / file), "builder": builder,
+    }  # fmt: skip
     changes = {
         "device": "cpu", "dtype": "fp32", "temperature": 0, "max_new_tokens": 8,
-        "model": {
-            "_component_": "torchtune.models.llama3_2.llama3_2", **SIZES, "norm_eps": 1e-6,
-        },
+        "model": {**({"_component_": builder} if quantizer else of_file), **arguments},
         "checkpointer": {
             "_component_": "torchtune.training.FullModelTorchTuneCheckpointer",
-            "checkpoint_dir": str(copy), "checkpoint_files": ["model-8da4w.pt"],
+            "checkpoint_dir": str(copy), "checkpoint_files": [file],
             "model_type": "LLAMA3_2", "output_dir": str(tmp_path),
         },
         "tokenizer": {
             "_component_": "entrypoint.tune.tokenizer.PromptTokenizer", "path": str(copy),
         },
-        "quantizer": {
-            "_component_": "torchtune.training.quantization.Int8DynActInt4WeightQuantizer",
-            "groupsize": 32,
-        },
+        "quantizer": quantizer,
         "prompt": {"system": None, "user": "Book Oslo."},
     }  # fmt: skip
     config = OmegaConf.load(SHIPPED / "generation.yaml")
@@ -160,8 +175,16 @@ def test_the_generate_recipe_answers_from_a_quantized_file_as_transformers_does_
         [{"role": "user", "content": "Book Oslo."}],
         add_generation_prompt=True, return_tensors="pt", return_dict=True,
     )  # fmt: skip
-    quantized = AutoModelForCausalLM.from_pretrained(copy)
-    answer = quantized.generate(**asked, max_new_tokens=8, do_sample=False)[0]
+    if quantizer:
+        quantized = AutoModelForCausalLM.from_pretrained(copy)
+        answer = quantized.generate(**asked, max_new_tokens=8, do_sample=False)[0]
+    else:
+        plain = instantiate(OmegaConf.create({"_component_": builder, **arguments})).eval()
+        plain.load_state_dict(torch.load(copy / file, weights_only=True), assign=True)
+        answer = asked["input_ids"][0]
+        with torch.no_grad():
+            for _ in range(8):
+                answer = torch.cat([answer, plain(answer[None])[0, -1].argmax()[None]])
     assert len(set(answer[asked["input_ids"].shape[1] :].tolist())) > 2
     assert tokenizer.decode(answer) in ended.stdout + ended.stderr
 

@@ -34,8 +34,6 @@ DOWN = "model.layers.0.mlp.down_proj"
 @pytest.mark.parametrize(
     ("method", "world", "capability", "says", "hint"),
     [
-        ("nf4", CPU, None, "NF4", "int4-weight-only"),
-        ("nf4", CUDA, (9, 0), "NF4", "qlora"),
         ("fp8", CPU, None, "the device is cpu", "int8-dynamic"),
         ("fp8", CUDA, (8, 0), "cuda of capability 8.0", "int8-dynamic"),
         ("fp8", replace(CUDA, dtype="fp32"), (9, 0), "number format is fp32", "--dtype bf16"),
@@ -60,6 +58,11 @@ def test_what_a_device_cannot_run_is_refused_with_what_it_can(
         ("int4-weight-only", CPU, None),
         ("int8-dynamic", CPU, None),
         ("8da4w", CUDA, (7, 5)),
+        ("nf4", CPU, None),
+        ("nf4", replace(CPU, dtype="fp32"), None),
+        ("nf4", CUDA, (7, 0)),
+        ("nf4", replace(CUDA, dtype="fp32"), (7, 0)),
+        ("nf4", replace(CPU, device="mps"), None),
     ],
 )
 def test_what_a_device_can_run_passes(method, world, capability):
@@ -71,6 +74,10 @@ def test_a_group_size_is_for_methods_with_groups():
     assert chosen("int8-dynamic", None, ()).method == "int8-dynamic"
     with pytest.raises(SettingsError, match="no groups"):
         chosen("int8-weight-only", 64, ())
+    with pytest.raises(SettingsError, match="nf4 has one scale for each 64") as caught:
+        chosen("nf4", 32, ())
+    assert "--group-size" in str(caught.value)
+    assert chosen("nf4", None, ("lm_head",)).method == "nf4"
 
 
 def test_the_output_head_is_left_alone_by_default_and_quantized_when_it_is_not_named():
@@ -108,11 +115,30 @@ def test_groups_must_divide_the_columns_of_what_is_quantized():
     assert skipped(Scheme(method="int8-dynamic", group_size=64), TENSORS, "m") == ("lm_head",)
 
 
+def test_blocks_of_nf4_must_divide_the_columns_and_what_is_multiplied_at_a_time_the_rows():
+    nf4 = Scheme(method="nf4")
+    with pytest.raises(ModelError, match="96 columns, not a multiple of NF4") as caught:
+        skipped(nf4, TENSORS, "m")
+    assert "int8-weight-only" in caught.value.hint
+    assert "--group-size" not in caught.value.hint
+    assert f"--skip {DOWN}" in caught.value.hint
+    assert skipped(Scheme(method="nf4", skip=("lm_head", DOWN)), TENSORS, "m") == ("lm_head", DOWN)
+    with pytest.raises(ModelError, match="q_proj has 80 rows, not a multiple of the 32") as caught:
+        skipped(nf4, {"model.q_proj.weight": (80, 64), DOWN + ".weight": (96, 128)}, "m")
+    assert "--skip model.q_proj" in caught.value.hint
+    # the rows of what is left alone may be any number
+    odd = {"lm_head.weight": (97, 64), DOWN + ".weight": (96, 128)}
+    assert skipped(nf4, odd, "m") == ("lm_head",)
+
+
 def test_sizes_are_looked_at_before_there_are_weights():
     config = {"hidden_size": 72, "intermediate_size": 128}
     with pytest.raises(ModelError, match="hidden_size 72 is not a multiple of the group size 32"):
         check_config(config, Scheme(), "config.json")
     check_config(config, Scheme(method="int8-weight-only"), "config.json")
+    with pytest.raises(ModelError, match="hidden_size 72 is not a multiple of NF4's block of 64"):
+        check_config(config, Scheme(method="nf4"), "config.json")
+    check_config({"hidden_size": 64, "intermediate_size": 192}, Scheme(method="nf4"), "config.json")
 
 
 def test_a_run_makes_the_copies_that_it_is_asked_for():
@@ -132,6 +158,7 @@ def test_rows_say_how_to_round_four_bits_that_are_not_packed_and_activations():
     assert can_round_by_rows(Scheme(method="int8-dynamic"), CUDA)
     assert not can_round_by_rows(Scheme(method="int8-weight-only"), CPU)
     assert not can_round_by_rows(Scheme(method="fp8"), CUDA)
+    assert not can_round_by_rows(Scheme(method="nf4"), CPU)
 
 
 def test_training_for_quantization_rounds_as_the_copy_does_by_default():

@@ -9,7 +9,7 @@ import pytest
 
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.quantization.folder import check, size_bytes
-from entrypoint.quantization.model import configuration
+from entrypoint.quantization.model import configuration, quantizer
 from entrypoint.quantizing import remarks
 from entrypoint.run_folder import RunFolder
 from entrypoint.schemes import METHODS, Scheme
@@ -47,7 +47,7 @@ def test_size_counts_weights_only(tmp_path: Path):
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "nf4"])
-def test_every_method_has_a_configuration_of_torchao(method):
+def test_every_method_but_nf4_has_a_configuration_of_torchao(method):
     from transformers import TorchAoConfig
 
     for device in ("cpu", "cuda"):
@@ -56,6 +56,43 @@ def test_every_method_has_a_configuration_of_torchao(method):
         kind = written.to_dict()["quant_type"]["default"]["_type"]
         bits = "4" if "4" in method else "8"
         assert bits in kind or "Intx" in kind
+
+
+@pytest.mark.parametrize(("dtype", "torch_dtype"), [("bf16", "bfloat16"), ("fp32", "float32")])
+def test_nf4_has_the_configuration_that_others_know_it_by(dtype, torch_dtype):
+    world = replace(WORLD, dtype=dtype)
+    found = quantizer(Scheme(method="nf4"), world, {"model.layers.1.mlp.up_proj", "lm_head"})
+    written = found.quantization_config.to_dict()
+    assert written["quant_method"] == "bitsandbytes"
+    assert (written["load_in_4bit"], written["load_in_8bit"]) == (True, False)
+    assert written["bnb_4bit_quant_type"] == "nf4"
+    assert written["bnb_4bit_use_double_quant"] is True
+    assert written["bnb_4bit_quant_storage"] == "uint8"
+    assert written["bnb_4bit_compute_dtype"] == torch_dtype
+    assert written["llm_int8_skip_modules"] == ["lm_head", "model.layers.1.mlp.up_proj"]
+
+
+def test_a_layer_in_nf4_holds_what_a_bias_is_read_into_later():
+    import torch
+    from torch import nn
+
+    from entrypoint.quantization import nf4
+
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"one": nn.Linear(128, 64), "other": nn.Linear(64, 64, bias=False)})
+    exact = model["one"].weight.detach().clone()
+    bias = model["one"].bias
+    for name in model:
+        nf4.pack(model, name)
+    assert model["one"].bias is bias
+    assert model["other"].bias is None
+    packed = model["one"].weight
+    # two weights a byte, and a byte for the scale of 64 of them
+    assert (packed.dtype, packed.numel()) == (torch.uint8, 64 * 128 // 2)
+    assert packed.quant_state.absmax.dtype == torch.uint8
+    assert packed.quant_state.absmax.numel() == 64 * 128 // 64
+    unpacked = model["one"](torch.eye(128)).detach() - bias.detach()
+    assert 0 < (unpacked.T - exact).norm() / exact.norm() < 0.1
 
 
 @pytest.mark.parametrize(

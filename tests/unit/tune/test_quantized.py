@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchao.dtypes.nf4tensor import NF4Tensor
 
 from entrypoint.data.writing import RowFile
 from entrypoint.quantization.folder import quantize
@@ -17,12 +18,15 @@ from tests.tiny import write_tiny_model
 WORLD = World(device="cpu", devices=1, dtype="fp32", cores=1)
 
 
-@pytest.mark.parametrize("method", ["8da4w", "int8-weight-only", "int8-dynamic"])
+@pytest.mark.parametrize("method", ["8da4w", "int8-weight-only", "int8-dynamic", "nf4"])
 def test_torchtunes_model_with_the_file_answers_as_transformers_does(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Its rows of q and k are in another order, and an output head of its own is not quantized.
-    Columns, and what their inputs are multiplied by, are in the same."""
+    Columns, and what their inputs are multiplied by, are in the same.
+
+    NF4 is quantized twice, by bitsandbytes and by torchao, whose scales differ a little: by less
+    than a tenth of what quantizing changes."""
     from transformers import AutoModelForCausalLM
 
     from entrypoint.models.card import describe, read_config
@@ -48,13 +52,32 @@ def test_torchtunes_model_with_the_file_answers_as_transformers_does(
     model = instantiate(
         OmegaConf.create({"_component_": card.builder, **card.arguments, "max_seq_len": 256})
     )
-    missing = model.load_state_dict(torch.load(file), assign=True)
+    missing = model.load_state_dict(torch.load(file, weights_only=True), assign=True)
     assert not missing.missing_keys
     assert not missing.unexpected_keys
     quantized = model.layers[0].attn.q_proj.weight
     assert type(quantized) is not torch.nn.Parameter
+    assert isinstance(quantized, NF4Tensor) == (method == "nf4")
+    assert type(model.output.weight) is torch.nn.Parameter
     assert (getattr(quantized, "act_pre_scale", None) is not None) == (samples is not None)
     tokens = torch.arange(3, 43)[None]
+    # with gradients: without them bitsandbytes multiplies in bf16 where a CPU can
+    expected = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32)(tokens).logits
     with torch.no_grad():
-        expected = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32)(tokens).logits
-        torch.testing.assert_close(model.eval()(tokens), expected, rtol=0, atol=1e-3)
+        found = model.eval()(tokens)
+        if method != "nf4":
+            torch.testing.assert_close(found, expected.detach(), rtol=0, atol=1e-3)
+            return
+        exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits
+        assert 0 < (found - expected).norm() < 0.1 * (expected - exact).norm()
+
+
+def test_a_layer_that_is_left_alone_is_in_the_file_as_it_is(tmp_path: Path):
+    folder = write_tiny_model(tmp_path / "model")
+    skip = ("*.0.self_attn.q_proj", "*.down_proj")
+    quantize(folder, Scheme(method="nf4", skip=skip), WORLD, tmp_path / "copy")
+    weights = torch.load(tmp_path / "copy" / "model-nf4.pt", weights_only=True)
+    packed = {name for name, weight in weights.items() if isinstance(weight, NF4Tensor)}
+    parts = ("attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.output_proj", "mlp.w1", "mlp.w3")
+    expected = {f"layers.{layer}.{part}.weight" for layer in (0, 1) for part in parts}
+    assert packed == expected - {"layers.0.attn.q_proj.weight"}
