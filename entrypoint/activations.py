@@ -28,6 +28,8 @@ COMPLEX = 8
 """Bytes of a rotary embedding's turn: two numbers in fp32."""
 UNFUSED = 1.5
 """What torchtune's own layers keep, as a multiple of what `tune/fused.py` does. Measured."""
+WIDE = 4
+"""Bytes of a number in fp32."""
 LONG = 8
 """Bytes of an index: what NF4 is looked up with."""
 
@@ -125,6 +127,7 @@ class Pass:
     model: Model
     dtype: str
     cpu: bool
+    slow_in_bf16: bool
     load: Load
     switches: Switches
 
@@ -148,6 +151,11 @@ class Pass:
         traits = TRAITS[self.settings.method]
         plain = not (traits.magnitudes or traits.nf4 or traits.fake_quantized)
         return self.switches.fused and plain and not self.settings.lora_dropout
+
+    @property
+    def widened(self) -> bool:
+        """Whether layers compute in fp32."""
+        return self.fused and self.slow_in_bf16 and self.dtype == "bf16"
 
     def kept(self) -> int:
         """Of all layers, for the gradient."""
@@ -197,9 +205,12 @@ class Pass:
         sizes, load, element = self.sizes, self.load, self.element
         traits = TRAITS[self.settings.method]
         mlp = load.tokens * (4 * sizes.inner + 2 * sizes.hidden) * element
-        attention = load.cells * 7 * sizes.queries * element
+        if self.widened:
+            mlp = load.tokens * (6 * sizes.inner + 3 * sizes.hidden) * WIDE
+        beside = WIDE if self.widened and self.written_out else element
+        attention = load.cells * 7 * sizes.queries * beside
         if self.written_out:
-            attention += load.cells * sizes.heads * ATTENTION_BLOCK * 3 * element
+            attention += load.cells * sizes.heads * ATTENTION_BLOCK * 3 * beside
         largest = sizes.largest
         if traits.nf4 and nf4_blocks(largest):
             mlp += largest * (LONG + 4 * element)
@@ -218,13 +229,15 @@ class Pass:
             rows = -(-load.labels // -(-load.labels // CHUNK))
         objective = self.settings.objective
         wide = WIDE_LOGITS[objective]
+        narrow = 1 if self.switches.chunked else 2
         if objective == "dpo" and not TRAITS[self.settings.method].adapter:
-            wide = WIDE_OF_TRAINED
+            wide, narrow = WIDE_OF_TRAINED - self.widened, 2 - self.widened
         elif self.cpu and self.switches.chunked:
             wide = 0  # a few tokens at a time
-        # logits, of both models where there are two, and the student's gradients
-        narrow = 2 + (teacher is not None)
-        found = rows * sizes.vocab * (narrow * self.element + 4 * wide)
+        # logits, whose gradients may take their place, of both models where there are two
+        narrow += teacher is not None
+        of_logit = WIDE if self.widened and self.switches.chunked else self.element
+        found = rows * sizes.vocab * (narrow * of_logit + WIDE * wide)
         hidden = 2 * load.labels * sizes.hidden * self.element
         if teacher is not None:
             hidden += load.labels * sizes_of(teacher).hidden * self.element

@@ -152,6 +152,7 @@ def estimate(
             row=int(steps.mean_row),
         ),
         switches=switches,
+        slow_in_bf16=machine.slow_in_bf16,
         build=machine.build,
     )
     there = machine.memory

@@ -62,6 +62,8 @@ class Machine:
     """Number format -> FLOP/s of each device; without those that are not known."""
     bf16: bool
     """Whether bf16 is a format of its hardware."""
+    slow_in_bf16: bool = False
+    """Whether bf16 is computed in fp32 there, as on some CPUs (`tune/products.py`)."""
     build: hardware.Build = "cpu"
     """What its torch was built for, which says what imports take on a CPU."""
 
@@ -144,6 +146,7 @@ def this_machine(world: World) -> Machine:
         memory=memory,
         peaks=peaks,
         bf16=world.dtype == "bf16",
+        slow_in_bf16=world.device == "cpu" and hardware.is_slow_in_bf16(),
         build=hardware.torch_build(),
     )
 

@@ -38,6 +38,8 @@ CUDA_BYTES = 600 * 10**6
 """Of a process on a GPU: CUDA's context and cuBLAS's workspace."""
 FRAGMENTED = {"cpu": 0.3, "cuda": 0.05, "mps": 0.05}
 """Share of what comes and goes in a step that the allocator holds beside it."""
+FRAGMENTED_BY_TWO = 0.6
+"""The same where bf16 is computed in fp32: holes of the one do not fit the other."""
 REUSED = 0.35
 """Share of the room of activations that gradients of trained weights do not fit into again, with
 glibc's allocator."""
@@ -105,6 +107,7 @@ def footprint(
     processes: int,
     load: Load,
     switches: Switches,
+    slow_in_bf16: bool = False,
     build: Build = "cpu",
 ) -> Footprint:
     """Memory of one process of a run.
@@ -113,6 +116,7 @@ def footprint(
         device: `cpu`, `cuda` or `mps`.
         dtype: number format of weights and activations, a key of BYTES_PER_ELEMENT.
         processes: that the weights are divided among (FSDP2).
+        slow_in_bf16: whether the machine computes bf16 in fp32.
         build: what torch was built for, which matters on a CPU.
     """
     element, traits = BYTES_PER_ELEMENT[dtype], TRAITS[settings.method]
@@ -122,7 +126,15 @@ def footprint(
     if settings.objective == "kd":
         second_size = BYTES_PER_ELEMENT[switches.second_dtype or dtype]
     second_bytes = second.parameters * second_size if second else 0
-    work = Pass(settings=settings, model=model, dtype=dtype, cpu=cpu, load=load, switches=switches)
+    work = Pass(
+        settings=settings,
+        model=model,
+        dtype=dtype,
+        cpu=cpu,
+        slow_in_bf16=slow_in_bf16,
+        load=load,
+        switches=switches,
+    )
     gradients, logits = trained // processes, work.logits(teacher)
     passing = work.kept() + work.workspace()
     # the first pass of a step meets no gradients yet
@@ -130,7 +142,8 @@ def footprint(
     backward = gradients + work.after()
     beyond = max(forward, backward) - gradients
     gathered = work.gathered(processes)
-    lost = FRAGMENTED[device] * (passing + logits + gathered)
+    share = FRAGMENTED_BY_TWO if work.widened else FRAGMENTED[device]
+    lost = share * (passing + logits + gathered)
     if cpu:
         lost += REUSED * min(gradients, passing) + UNEVEN * passing * (load.passes > 1)
     parts = Footprint(

@@ -271,7 +271,9 @@ class _Logits(torch.autograd.Function):
         of_x = products.times(flat, weight, flat.dtype).view(x.shape)
         of_weight = None
         if ctx.needs_input_grad[1]:
-            of_weight = flat.t() @ x.flatten(0, -2).to(flat.dtype)
+            of_weight, wide = torch.empty_like(weight), x.flatten(0, -2).to(flat.dtype)
+            for rows in products.parts(weight):
+                of_weight[rows] = flat[:, rows].t() @ wide
         return of_x, of_weight
 
 

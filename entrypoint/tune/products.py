@@ -1,23 +1,18 @@
 """Matrix products of bf16 numbers, on CPUs that are slow at them.
 
-A CPU without instructions for bf16, or with slow ones, multiplies fp32 faster, even when numbers
-are converted there and back. Nothing is lost by that: both sum in fp32 and round the result.
+Such a CPU (`hardware.is_slow_in_bf16`) multiplies fp32 faster, even when numbers are converted
+there and back. Nothing is lost by that: both sum in fp32 and round the result.
 """
 
 import functools
-import time
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
+from entrypoint import hardware
+
 AT_ONCE = 2**20
 """Numbers of a weight that are in fp32 at a time."""
-GAIN = 1.2
-"""How many times as fast fp32 has to be."""
-TRIED = 128, 576, 576
-"""Tokens, inputs and outputs of the products that are timed."""
-TURNS = 5
 
 
 def precision(x: torch.Tensor) -> torch.dtype:
@@ -28,29 +23,8 @@ def precision(x: torch.Tensor) -> torch.dtype:
 
 @functools.cache
 def slow_in_bf16() -> bool:
-    """Whether this CPU's products of bf16 take longer than those of fp32, conversions included."""
-    tokens, inputs, outputs = TRIED
-    x, weight = torch.ones(tokens, inputs).bfloat16(), torch.ones(outputs, inputs).bfloat16()
-    threads = torch.get_num_threads()
-    # time of one thread's own work is hardly disturbed by whatever else the machine does
-    torch.set_num_threads(1)
-    try:
-        own, wide = (
-            min(_seconds(product) for _ in range(TURNS))
-            for product in (
-                lambda: F.linear(x, weight),
-                lambda: F.linear(x.float(), weight.float()).bfloat16(),
-            )
-        )
-    finally:
-        torch.set_num_threads(threads)
-    return own > GAIN * wide
-
-
-def _seconds(product: Callable[[], torch.Tensor]) -> float:
-    start = time.thread_time()
-    product()
-    return time.thread_time() - start
+    """Whether this machine's CPU is such a one."""
+    return hardware.is_slow_in_bf16()
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

@@ -115,6 +115,32 @@ def test_cores_are_what_the_container_allows(
     assert hardware.whole_cores(folder) == max(int(expected), 1)
 
 
+CPUS = {
+    "AMD, Zen 4": ("vendor_id : AuthenticAMD flags : fpu avx512f avx512_bf16", True, False),
+    "Intel with AMX": ("GenuineIntel avx512_bf16 avx512_fp16 amx_bf16 amx_tile", True, False),
+    "Intel, AMX hidden": ("vendor_id : GenuineIntel flags : avx512_bf16 avx512_fp16", True, True),
+    "Intel, Cooper Lake": ("vendor_id : GenuineIntel flags : avx512f avx512_bf16", True, False),
+    "AVX2 alone": ("vendor_id : GenuineIntel flags : fpu avx2 fma", False, True),
+    "ARM with bf16": ("Features : fp asimd svebf16 i8mm bf16", True, False),
+    "ARM without": ("Features : fp asimd atomics", False, True),
+    "unknown": ("", False, False),
+}
+
+
+@pytest.mark.parametrize("name", CPUS)
+def test_what_a_cpu_is_good_at_is_read_from_its_flags(name: str, tmp_path: Path):
+    text, has, slow = CPUS[name]
+    table = tmp_path / "cpuinfo"
+    table.write_text(text)
+    assert hardware.has_bf16(table) is has
+    assert hardware.is_slow_in_bf16(table) is slow
+
+
+def test_a_machine_without_the_table_says_nothing(tmp_path: Path):
+    assert not hardware.has_bf16(tmp_path / "none")
+    assert not hardware.is_slow_in_bf16(tmp_path / "none")
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the figure is Linux's")
 def test_the_peak_of_a_process_is_without_that_of_its_parent():
     held = bytearray(200 << 20)

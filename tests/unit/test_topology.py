@@ -2,7 +2,7 @@
 
 import pytest
 
-from entrypoint import topology
+from entrypoint import hardware, topology
 from entrypoint.errors import SettingsError
 from entrypoint.topology import Start
 
@@ -14,7 +14,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):
     def build(gpus: int = 0, capability: int = 0, cpu_bf16: bool = False) -> None:
         monkeypatch.setattr(topology, "_torch_has_cuda", lambda: gpus > 0)
         monkeypatch.setattr(topology, "_cuda_devices", lambda: (gpus, capability))
-        monkeypatch.setattr(topology, "_cpu_has_bf16", lambda: cpu_bf16)
+        monkeypatch.setattr(hardware, "has_bf16", lambda: cpu_bf16)
 
     return build
 

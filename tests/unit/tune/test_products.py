@@ -54,27 +54,3 @@ def test_only_bf16_of_a_slow_cpu_is_computed_in_fp32(slow: bool, monkeypatch: py
     assert products.precision(rows[torch.bfloat16]) == wanted
     elsewhere = torch.empty(1, dtype=torch.bfloat16, device="meta")
     assert products.precision(elsewhere) == torch.bfloat16
-
-
-@pytest.mark.parametrize(
-    ("own", "wide", "slow"), [(1.0, 1.0, False), (1.15, 1.0, False), (1.3, 1.0, True)]
-)
-def test_a_cpu_is_slow_by_its_fastest_turns(own, wide, slow, monkeypatch: pytest.MonkeyPatch):
-    turns = [[own * 9, *[own] * 4], [wide * 50, *[wide] * 4]]
-    times = iter([second for kind in turns for second in kind])
-    monkeypatch.setattr(products, "_seconds", lambda product: product() is not None and next(times))
-    threads = torch.get_num_threads()
-    products.slow_in_bf16.cache_clear()
-    try:
-        assert products.slow_in_bf16() is slow
-    finally:
-        products.slow_in_bf16.cache_clear()
-    assert torch.get_num_threads() == threads
-    assert not list(times)
-
-
-def test_this_machine_gives_the_same_answer_each_time():
-    products.slow_in_bf16.cache_clear()
-    first = products.slow_in_bf16()
-    products.slow_in_bf16.cache_clear()
-    assert products.slow_in_bf16() is first
