@@ -1,6 +1,6 @@
 """What a forward and a backward pass hold beside the weights, in bytes. Pure arithmetic.
 
-Counted by what the layers keep for the gradient: `tune/fused.py` and `tune/attention.py`, or
+Counted by what the layers keep for the gradient: `tune/gradients.py` and `tune/attention.py`, or
 torchtune's own layers where a method or a recipe leaves those.
 """
 
@@ -27,7 +27,7 @@ WIDE_OF_TRAINED = 3
 COMPLEX = 8
 """Bytes of a rotary embedding's turn: two numbers in fp32."""
 UNFUSED = 1.5
-"""What torchtune's own layers keep, as a multiple of what `tune/fused.py` does. Measured."""
+"""What torchtune's own layers keep, as a multiple of what `tune/gradients.py` does. Measured."""
 WIDE = 4
 """Bytes of a number in fp32."""
 LONG = 8
@@ -207,6 +207,9 @@ class Pass:
         mlp = load.tokens * (4 * sizes.inner + 2 * sizes.hidden) * element
         if self.widened:
             mlp = load.tokens * (6 * sizes.inner + 3 * sizes.hidden) * WIDE
+        elif self.fused and traits.adapter and element < WIDE:
+            # input and weight beside their adapter's, for one product of both
+            mlp += (load.tokens * sizes.inner + sizes.largest) * element
         beside = WIDE if self.widened and self.written_out else element
         attention = load.cells * 7 * sizes.queries * beside
         if self.written_out:

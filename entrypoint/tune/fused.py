@@ -1,9 +1,5 @@
-"""Layers of a decoder with gradients written out: fewer passes over memory, less kept for them.
-
-Autograd's own way keeps each result between two operations and makes a pass for each of them. Here
-norms, rotary embeddings, adapted projections and gated feed-forward layers are one operation each.
-What they compute is the same; sums are rounded in another order.
-"""
+"""Layers of a decoder computed by `tune/gradients.py`: norms, rotary embeddings, projections, gated
+feed-forward layers and the output head are one operation each."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +12,7 @@ from torchtune.modules import FeedForward, RMSNorm, RotaryPositionalEmbeddings, 
 from torchtune.modules.peft import LoRALinear
 
 from entrypoint.tune import products
-
-Weights = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, float]
-"""Of a projection: weight, bias, the adapter's two, and what its part is multiplied by."""
-Gradients = tuple[torch.Tensor | None, ...]
-NARROW = (torch.bfloat16, torch.float16)
+from entrypoint.tune.gradients import Gated, Logits, Norm, Project, Rotate, Weights
 
 
 def fuse(model: nn.Module) -> None:
@@ -70,7 +62,7 @@ def _weights(module: Any) -> Weights | None:
 
 
 def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = _Norm.apply(x, module.scale, module.eps)  # type: ignore[no-untyped-call]
+    found: torch.Tensor = Norm.apply(x, module.scale, module.eps)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -78,7 +70,7 @@ def _rotate(module: Any, x: torch.Tensor, *, input_pos: torch.Tensor | None = No
     turns = torch.view_as_complex(module.cache)
     # [batch or 1, sequence, 1, head_dim / 2]
     chosen = turns[None, : x.shape[1]] if input_pos is None else turns[input_pos]
-    found: torch.Tensor = _Rotate.apply(x, chosen[:, :, None])  # type: ignore[no-untyped-call]
+    found: torch.Tensor = Rotate.apply(x, chosen[:, :, None])  # type: ignore[no-untyped-call]
     return found
 
 
@@ -87,7 +79,7 @@ def _adapted(module: Any, x: torch.Tensor) -> torch.Tensor:
     if weights is None:
         plain: torch.Tensor = type(module).forward(module, x)
         return plain
-    found: torch.Tensor = _Project.apply(x, *weights)  # type: ignore[no-untyped-call]
+    found: torch.Tensor = Project.apply(x, *weights)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -100,7 +92,7 @@ def _linear(module: Any, x: torch.Tensor) -> torch.Tensor:
 def _logits(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     if products.precision(x) == x.dtype:
         return F.linear(x, weight)
-    found: torch.Tensor = _Logits.apply(x, weight)  # type: ignore[no-untyped-call]
+    found: torch.Tensor = Logits.apply(x, weight)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -110,7 +102,7 @@ def _gated(module: Any, x: torch.Tensor) -> torch.Tensor:
         plain: torch.Tensor = FeedForward.forward(module, x)
         return plain
     flat = [value for found in weights if found for value in found]
-    found: torch.Tensor = _Gated.apply(x, *flat)  # type: ignore[no-untyped-call]
+    found: torch.Tensor = Gated.apply(x, *flat)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -122,201 +114,3 @@ FORWARD: dict[type[nn.Module], Callable[..., torch.Tensor]] = {
     LoRALinear: _adapted,
     FeedForward: _gated,
 }
-
-
-class _Norm(torch.autograd.Function):
-    """x / rms(x) * scale, in fp32 (Zhang and Sennrich 2019)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
-        wide = x.float()
-        size = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        inverse = size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, scale, inverse)
-        normed = wide * inverse if wide is x else wide.mul_(inverse)
-        return normed.mul_(scale).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
-        x, scale, inverse = ctx.saved_tensors
-        normed = x * inverse  # fp32
-        wide = gradient.float()
-        of_scale = None
-        if ctx.needs_input_grad[1]:
-            of_scale = (wide * normed).flatten(0, -2).sum(0).to(scale.dtype)
-        wide = wide * scale
-        mean = torch.linalg.vecdot(wide, normed).div_(x.shape[-1]).unsqueeze(-1)
-        of_x = wide.sub_(normed.mul_(mean)).mul_(inverse)
-        return of_x.to(x.dtype), of_scale, None
-
-
-class _Rotate(torch.autograd.Function):
-    """Pairs of neighbours turned by their position's angle, as complex numbers (Su et al. 2021)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(turns)
-        return _turned(x, turns)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
-        (turns,) = ctx.saved_tensors
-        return _turned(gradient, turns.conj().resolve_conj()), None
-
-
-def _turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    shape = (*x.shape[:-1], -1, 2)
-    pairs = torch.view_as_complex(x.float().reshape(shape))
-    # no view of the product, which Gemma 2 would not be allowed to change in place
-    turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    turned.view(shape).copy_(torch.view_as_real(pairs * turns))
-    return turned
-
-
-def _project(x: torch.Tensor, weights: Weights) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """[tokens, inputs] -> [tokens, outputs], and the inner [tokens, rank] of the adapter, in the
-    format of x."""
-    weight, bias, a, b, scale = weights
-    if a is None or b is None:
-        return products.linear(x, weight, bias), None
-    inner = products.linear(x, a)
-    if x.dtype in NARROW:
-        # one product, rounded once: what an adapter has learned in its first steps is less than the
-        # last bit of most results, and would be lost when it is added to them
-        both = torch.cat((x, inner * scale), 1), torch.cat((weight, b), 1)
-        return F.linear(*both, bias), inner
-    out = products.linear(x, weight, bias)
-    return out.addmm_(inner, b.to(x.dtype).t(), alpha=scale), inner
-
-
-def _gradients(
-    gradient: torch.Tensor,
-    x: torch.Tensor,
-    inner: torch.Tensor | None,
-    weights: Weights,
-    wanted: tuple[bool, ...],
-    of_x: torch.Tensor | None = None,
-) -> Gradients:
-    """Of a projection, computed in the format of x.
-
-    Args:
-        wanted: for x, weight, bias, a and b.
-        of_x: what x's gradient is added to, in place.
-    """
-    weight, _, a, b, scale = weights
-    wide, of_inner = x.dtype, None
-    if a is not None and b is not None:
-        of_inner = products.times(gradient, b, wide).mul_(scale)
-    if wanted[0]:
-        of_x = products.times(gradient, weight, wide, of_x)
-        if of_inner is not None:
-            assert a is not None
-            products.times(of_inner, a, wide, of_x)
-    if any(wanted[1:]):
-        gradient = gradient.to(wide)
-    return (
-        of_x,
-        gradient.t() @ x if wanted[1] else None,
-        gradient.sum(0) if wanted[2] else None,
-        of_inner.t() @ x if wanted[3] and of_inner is not None else None,
-        (gradient.t() @ inner).mul_(scale) if wanted[4] and inner is not None else None,
-    )
-
-
-def _to(dtype: torch.dtype, part: torch.Tensor | None) -> torch.Tensor | None:
-    return None if part is None else part.to(dtype)
-
-
-class _Project(torch.autograd.Function):
-    """A linear layer and the adapter beside it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, *weights: Any) -> torch.Tensor:
-        flat = x.flatten(0, -2).to(products.precision(x))
-        out, inner = _project(flat, weights)
-        ctx.save_for_backward(x, _to(x.dtype, inner), *weights[:4])
-        ctx.scale = weights[4]
-        return out.to(x.dtype).view(*x.shape[:-1], -1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
-        x, inner, *weights = ctx.saved_tensors
-        wide = products.precision(x)
-        of_x, *others = _gradients(
-            gradient.reshape(-1, gradient.shape[-1]),
-            x.flatten(0, -2).to(wide),
-            _to(wide, inner),
-            (*weights, ctx.scale),
-            ctx.needs_input_grad[:5],
-        )
-        # autograd brings gradients into the formats of what they are of
-        return (None if of_x is None else of_x.view(x.shape), *others, None)
-
-
-class _Logits(torch.autograd.Function):
-    """An output head that computes in fp32; so are its results, since losses take them so."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(x, weight)
-        flat = x.flatten(0, -2).to(products.precision(x))
-        logits = products.linear(flat, weight)
-        # a loss writes its gradient into them, which autograd allows in no view
-        return logits if x.dim() == 2 else logits.view(*x.shape[:-1], -1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
-        x, weight = ctx.saved_tensors
-        flat = gradient.flatten(0, -2)
-        of_x = products.times(flat, weight, flat.dtype).view(x.shape)
-        of_weight = None
-        if ctx.needs_input_grad[1]:
-            of_weight, wide = torch.empty_like(weight), x.flatten(0, -2).to(flat.dtype)
-            for rows in products.parts(weight):
-                of_weight[rows] = flat[:, rows].t() @ wide
-        return of_x, of_weight
-
-
-class _Gated(torch.autograd.Function):
-    """down(silu(gate(x)) * up(x)), each with its adapter (Shazeer 2020)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, *weights: Any) -> torch.Tensor:
-        flat = x.flatten(0, -2).to(products.precision(x))
-        gate, up, down = weights[:5], weights[5:10], weights[10:]
-        gates, inner_gate = _project(flat, gate)
-        ups, inner_up = _project(flat, up)
-        out, inner_down = _project(F.silu(gates).mul_(ups), down)
-        kept = (gates, ups, inner_gate, inner_up, inner_down)
-        ctx.save_for_backward(
-            x, *(_to(x.dtype, part) for part in kept), *gate[:4], *up[:4], *down[:4]
-        )
-        ctx.scales = gate[4], up[4], down[4]
-        return out.to(x.dtype).view(*x.shape[:-1], -1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
-        x, *kept = ctx.saved_tensors
-        wide, rest = products.precision(x), kept[5:]
-        gates, ups = (part.to(wide) for part in kept[:2])
-        inner_gate, inner_up, inner_down = (_to(wide, part) for part in kept[2:5])
-        gate, up, down = (
-            (*rest[4 * number : 4 * number + 4], ctx.scales[number]) for number in range(3)
-        )
-        needs, flat = ctx.needs_input_grad, x.flatten(0, -2).to(wide)
-        active = F.silu(gates)
-        product = active * ups if any(needs[number] for number in (11, 13)) else active
-        of_product, *of_down = _gradients(
-            gradient.reshape(-1, gradient.shape[-1]).to(wide),
-            product,
-            inner_down,
-            down,
-            (True, *needs[11:15]),
-        )
-        assert of_product is not None
-        of_ups = active.mul_(of_product)
-        of_gates = torch.ops.aten.silu_backward(of_product.mul_(ups), gates)
-        of_x, *of_up = _gradients(of_ups, flat, inner_up, up, (needs[0], *needs[6:10]))
-        of_x, *of_gate = _gradients(of_gates, flat, inner_gate, gate, (needs[0], *needs[1:5]), of_x)
-        of_x = None if of_x is None else of_x.view(x.shape)
-        return (of_x, *of_gate, None, *of_up, None, *of_down, None)

@@ -56,8 +56,9 @@ def train(
     image: str, *arguments: object, run: tuple[object, ...] = (), code: int | None = 0
 ) -> Ended:
     """`docker run --rm IMAGE train ...`, without a network; `run` holds options of `docker run`."""
-    started = ("run", "--rm", "--init", "--network", "none", *run, image, "train", *arguments)
-    return docker(*started, code=code)
+    # other tests run beside it
+    given = ("--network", "none", "--env", "OMP_NUM_THREADS=1", *run)
+    return docker("run", "--rm", "--init", *given, image, "train", *arguments, code=code)
 
 
 def copy_of_project(folder: Path) -> Path:

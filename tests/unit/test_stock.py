@@ -55,7 +55,7 @@ def test_it_has_the_environment_of_training():
     environment = stock_command(("ls",), {}).environment
     assert "GLIBC_TUNABLES" in environment
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert environment["GOMP_SPINCOUNT"] == "1000"
+    assert environment["GOMP_SPINCOUNT"] == "10000"
 
 
 def test_how_threads_wait_is_the_users_choice():
