@@ -129,7 +129,8 @@ def is_slow_in_bf16(table: Path = CPU_FACTS) -> bool:
 
     Without instructions for them they do (measured: 17 against 128 GFLOP/s with AVX2 alone), and
     with those of Intel's server CPUs from 2023 on where a virtual machine hides their matrix unit
-    (168 against 313), but not with AMD's. False for a CPU that says nothing of itself.
+    (168 against 313); another CPU with AVX-512's had 450 in bf16. False for a CPU that says nothing
+    of itself.
     """
     words = _words(table)
     if not has_bf16(table):
