@@ -207,9 +207,6 @@ class Pass:
         mlp = load.tokens * (4 * sizes.inner + 2 * sizes.hidden) * element
         if self.widened:
             mlp = load.tokens * (6 * sizes.inner + 3 * sizes.hidden) * WIDE
-        elif self.fused and traits.adapter and element < WIDE:
-            # input and weight beside their adapter's, for one product of both
-            mlp += (load.tokens * sizes.inner + sizes.largest) * element
         beside = WIDE if self.widened and self.written_out else element
         attention = load.cells * 7 * sizes.queries * beside
         if self.written_out:

@@ -15,7 +15,6 @@ from entrypoint.tune import products
 Weights = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, float]
 """Of a projection: weight, bias, the adapter's two, and what its part is multiplied by."""
 Gradients = tuple[torch.Tensor | None, ...]
-NARROW = (torch.bfloat16, torch.float16)
 
 
 class Norm(torch.autograd.Function):
@@ -74,13 +73,9 @@ def _project(x: torch.Tensor, weights: Weights) -> tuple[torch.Tensor, torch.Ten
     if a is None or b is None:
         return products.linear(x, weight, bias), None
     inner = products.linear(x, a)
-    if x.dtype in NARROW:
-        # one product, rounded once: what an adapter has learned in its first steps is less than the
-        # last bit of most results, and would be lost when it is added to them
-        both = torch.cat((x, inner * scale), 1), torch.cat((weight, b), 1)
-        return F.linear(*both, bias), inner
-    out = products.linear(x, weight, bias)
-    return out.addmm_(inner, b.to(x.dtype).t(), alpha=scale), inner
+    # the adapter's part comes first and is rounded by itself: in the first steps it is less than
+    # the last bit of most results, and would be lost if it were added to these
+    return products.linear(x, weight, bias, products.linear(inner * scale, b)), inner
 
 
 def _gradients(

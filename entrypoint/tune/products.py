@@ -27,22 +27,32 @@ def slow_in_bf16() -> bool:
     return hardware.is_slow_in_bf16()
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def linear(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    total: torch.Tensor | None = None,
+) -> torch.Tensor:
     """x times the weight's transpose, in the format of x.
 
     Args:
         x: [tokens, inputs]
         weight: [outputs, inputs]
         bias: [outputs]
+        total: what it is added to, in place, before the sum is rounded: [tokens, outputs]
 
     Returns:
         [tokens, outputs]
     """
-    if weight.dtype == x.dtype:
+    if total is None and weight.dtype == x.dtype:
         return F.linear(x, weight, bias)
-    out = x.new_empty(len(x), len(weight))
-    for rows in parts(weight):
-        torch.mm(x, weight[rows].to(x.dtype).t(), out=out[:, rows])
+    out = x.new_empty(len(x), len(weight)) if total is None else total
+    for rows in [slice(None)] if weight.dtype == x.dtype else parts(weight):
+        factor = weight[rows].to(x.dtype).t()
+        if total is None:
+            torch.mm(x, factor, out=out[:, rows])
+        else:
+            out[:, rows].addmm_(x, factor)
     return out if bias is None else out.add_(bias)
 
 

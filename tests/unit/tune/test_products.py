@@ -26,6 +26,9 @@ def test_a_weight_in_bf16_is_multiplied_in_the_format_of_the_rows(bias):
     x, weight = drawn(7, 16), drawn(12, 16, dtype=torch.bfloat16)
     wanted = F.linear(x, weight.float(), None if bias is None else bias.float())
     torch.testing.assert_close(products.linear(x, weight, bias), wanted)
+    total = drawn(7, 12)
+    more = products.linear(x, weight, bias, total.clone())
+    torch.testing.assert_close(more, total + wanted)
 
 
 @pytest.mark.usefixtures("in_parts")
@@ -42,6 +45,9 @@ def test_gradients_in_bf16_are_multiplied_in_fp32_and_added():
 def test_what_has_one_format_keeps_it():
     x, weight = (drawn(*shape, dtype=torch.bfloat16) for shape in ((7, 16), (12, 16)))
     assert products.linear(x, weight).equal(F.linear(x, weight))
+    total = drawn(7, 12, dtype=torch.bfloat16)
+    exact = total.float() + x.float() @ weight.float().t()
+    torch.testing.assert_close(products.linear(x, weight, None, total), exact.bfloat16())
     assert products.times(x, weight.t(), torch.bfloat16).equal(x @ weight.t())
 
 
