@@ -116,6 +116,12 @@ def _to(dtype: torch.dtype, part: torch.Tensor | None) -> torch.Tensor | None:
     return None if part is None else part.to(dtype)
 
 
+def _shaped(rows: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """[tokens, outputs] in the shape of x but for the last size."""
+    # a loss writes its gradient into logits, which autograd allows in no view
+    return rows if x.dim() == 2 else rows.view(*x.shape[:-1], -1)
+
+
 class Project(torch.autograd.Function):
     """A linear layer and the adapter beside it."""
 
@@ -125,7 +131,7 @@ class Project(torch.autograd.Function):
         out, inner = _project(flat, weights)
         ctx.save_for_backward(x, _to(x.dtype, inner), *weights[:4])
         ctx.scale = weights[4]
-        return out.to(x.dtype).view(*x.shape[:-1], -1)
+        return _shaped(out.to(x.dtype), x)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
@@ -149,9 +155,7 @@ class Logits(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         flat = x.flatten(0, -2).to(products.precision(x))
-        logits = products.linear(flat, weight)
-        # a loss writes its gradient into them, which autograd allows in no view
-        return logits if x.dim() == 2 else logits.view(*x.shape[:-1], -1)
+        return _shaped(products.linear(flat, weight), x)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
@@ -181,7 +185,7 @@ class Gated(torch.autograd.Function):
             x, *(_to(x.dtype, part) for part in kept), *gate[:4], *up[:4], *down[:4]
         )
         ctx.scales = gate[4], up[4], down[4]
-        return out.to(x.dtype).view(*x.shape[:-1], -1)
+        return _shaped(out.to(x.dtype), x)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:

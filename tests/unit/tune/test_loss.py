@@ -8,16 +8,20 @@ from entrypoint.tune import compat
 
 compat.apply()
 
+from entrypoint.tune.fused import fuse  # noqa: E402
 from entrypoint.tune.loss import LabelledCrossEntropy  # noqa: E402
 from tests.unit.tune.decoders import model  # noqa: E402
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("chunk", [1, 5, 1000])
 @pytest.mark.parametrize("kind", ["tied", "apart", "capped", "adapted"])
-def test_loss_and_gradients_are_those_of_whole_logits(kind: str, chunk: int):
+def test_loss_and_gradients_are_those_of_whole_logits(kind: str, chunk: int, fused: bool):
     tokens = torch.randint(0, 31, (2, 12), generator=torch.Generator().manual_seed(3))
     labels = torch.where(tokens % 3 == 0, tokens, -100)
     whole, chunked = model(kind), model(kind)
+    if fused:
+        fuse(chunked)
     logits = whole(tokens).flatten(0, 1)
     expected = F.cross_entropy(logits, labels.flatten(), reduction="sum")
     (expected * 0.25).backward()
@@ -31,6 +35,29 @@ def test_loss_and_gradients_are_those_of_whole_logits(kind: str, chunk: int):
         torch.testing.assert_close(other.grad, one.grad, msg=lambda text, name=name: name + text)
     with torch.no_grad():
         torch.testing.assert_close(chunked(tokens), expected)
+
+
+@pytest.mark.parametrize("kind", ["tied", "apart", "capped", "adapted"])
+def test_in_bf16_computed_in_fp32_it_is_nearly_the_same(kind: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("entrypoint.tune.products.slow_in_bf16", lambda: True)
+    monkeypatch.setattr("entrypoint.tune.products.AT_ONCE", 200)  # a few rows of a weight
+    tokens = torch.randint(0, 31, (2, 12), generator=torch.Generator().manual_seed(3))
+    exact, narrow = model(kind), model(kind).bfloat16()
+    for layer in narrow.layers:
+        layer.attn.pos_embeddings.rope_init()  # in fp32, as in a run
+    fuse(narrow)
+    found = []
+    for one in (exact, narrow):
+        loss = LabelledCrossEntropy(5)
+        loss.attach(one)
+        loss.labels = torch.where(tokens % 3 == 0, tokens, -100)
+        found.append(one(tokens))
+        found[-1].backward()
+    torch.testing.assert_close(found[1], found[0], rtol=0.02, atol=0)
+    for (name, weight), other in zip(exact.named_parameters(), narrow.parameters(), strict=True):
+        assert other.grad.dtype == torch.bfloat16
+        far = (other.grad.float() - weight.grad).norm() / weight.grad.norm().clamp(min=1e-6)
+        assert far < 0.1, name
 
 
 def test_a_frozen_head_gets_no_gradient():
