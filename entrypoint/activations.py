@@ -154,8 +154,8 @@ class Pass:
 
     @property
     def widened(self) -> bool:
-        """Whether layers compute in fp32."""
-        return self.fused and self.slow_in_bf16 and self.dtype == "bf16"
+        """Whether bf16 is computed in fp32, where `tune/` writes operations out."""
+        return self.slow_in_bf16 and self.dtype == "bf16"
 
     def kept(self) -> int:
         """Of all layers, for the gradient."""
@@ -205,7 +205,7 @@ class Pass:
         sizes, load, element = self.sizes, self.load, self.element
         traits = TRAITS[self.settings.method]
         mlp = load.tokens * (4 * sizes.inner + 2 * sizes.hidden) * element
-        if self.widened:
+        if self.widened and self.fused:
             mlp = load.tokens * (6 * sizes.inner + 3 * sizes.hidden) * WIDE
         beside = WIDE if self.widened and self.written_out else element
         attention = load.cells * 7 * sizes.queries * beside
@@ -230,13 +230,14 @@ class Pass:
         objective = self.settings.objective
         wide = WIDE_LOGITS[objective]
         narrow = 1 if self.switches.chunked else 2
+        wide_head = self.widened and self.switches.fused and self.switches.chunked
         if objective == "dpo" and not TRAITS[self.settings.method].adapter:
-            wide, narrow = WIDE_OF_TRAINED - self.widened, 2 - self.widened
+            wide, narrow = WIDE_OF_TRAINED - wide_head, 2 - wide_head
         elif self.cpu and self.switches.chunked:
             wide = 0  # a few tokens at a time
         # logits, whose gradients may take their place, of both models where there are two
         narrow += teacher is not None
-        of_logit = WIDE if self.widened and self.switches.chunked else self.element
+        of_logit = WIDE if wide_head else self.element
         found = rows * sizes.vocab * (narrow * of_logit + WIDE * wide)
         hidden = 2 * load.labels * sizes.hidden * self.element
         if teacher is not None:

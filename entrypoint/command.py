@@ -26,7 +26,7 @@ CHILD_ENVIRONMENT: Mapping[str, str] = {
     # Threads that wait sleep soon: endless turns starve whatever else runs on the same cores
     # (measured on 2 cores beside a second such process: 2.6 s a step -> 20 s). Ten thousand turns,
     # some tenths of a millisecond, spare most of the waking up (measured against a thousand: alone
-    # 1.34 times the tokens/s, of two runs beside each other 0.66 times).
+    # 1.3 times the tokens/s, of two runs beside each other 0.66 times).
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "10000",
     # Of products in bf16 oneDNN and torch keep what they have compiled for each shape, 1024 by

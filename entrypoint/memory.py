@@ -38,7 +38,7 @@ CUDA_BYTES = 600 * 10**6
 """Of a process on a GPU: CUDA's context and cuBLAS's workspace."""
 FRAGMENTED = {"cpu": 0.3, "cuda": 0.05, "mps": 0.05}
 """Share of what comes and goes in a step that the allocator holds beside it."""
-FRAGMENTED_BY_TWO = 0.6
+FRAGMENTED_WIDENED = 0.6
 """The same where bf16 is computed in fp32: holes of the one do not fit the other."""
 REUSED = 0.35
 """Share of the room of activations that gradients of trained weights do not fit into again, with
@@ -142,7 +142,7 @@ def footprint(
     backward = gradients + work.after()
     beyond = max(forward, backward) - gradients
     gathered = work.gathered(processes)
-    share = FRAGMENTED_BY_TWO if work.widened else FRAGMENTED[device]
+    share = FRAGMENTED_WIDENED if work.widened else FRAGMENTED[device]
     lost = share * (passing + logits + gathered)
     if cpu:
         lost += REUSED * min(gradients, passing) + UNEVEN * passing * (load.passes > 1)

@@ -54,15 +54,12 @@ def chosen(method: QuantizationMethod, group_size: int | None, skip: tuple[str, 
     Raises:
         SettingsError: a group size for a method without groups.
     """
-    if group_size and method == "nf4":
-        raise SettingsError(
-            f"nf4 has one scale for each {NF4_BLOCK} weights, and no other groups",
-            where="--group-size or TRAIN_GROUP_SIZE",
-            hint=f"leave it out, or choose --method {' or '.join(GROUPED)}",
-        )
     if group_size and method not in GROUPED:
+        scales = (
+            f"{NF4_BLOCK} weights, and no other" if method == "nf4" else "row of a weight, and no"
+        )
         raise SettingsError(
-            f"{method} has one scale for each row of a weight, and no groups",
+            f"{method} has one scale for each {scales} groups",
             where="--group-size or TRAIN_GROUP_SIZE",
             hint=f"leave it out, or choose --method {' or '.join(GROUPED)}",
         )
@@ -169,6 +166,15 @@ def check_config(config: Mapping[str, Any], scheme: Scheme, where: object) -> No
                 where=where,
                 hint=NO_GROUPS,
             )
+    if scheme.method == "nf4" and "head_dim" in config:
+        keys = config["head_dim"] * (config.get("num_key_value_heads") or 0)
+        if keys % NF4_ROWS:
+            raise ModelError(
+                f"num_key_value_heads times head_dim, {keys}, is not a multiple of the {NF4_ROWS} "
+                "rows that bitsandbytes takes at a time",
+                where=where,
+                hint=NO_GROUPS,
+            )
 
 
 def skipped(scheme: Scheme, tensors: Mapping[str, Shape], where: object) -> tuple[str, ...]:
@@ -217,19 +223,14 @@ def skipped(scheme: Scheme, tensors: Mapping[str, Shape], where: object) -> tupl
 
 def _check_blocks(name: str, shape: Shape, where: object) -> None:
     rows, columns = shape
+    what = None
     if columns % NF4_BLOCK:
-        raise ModelError(
-            f"{name} has {columns} columns, not a multiple of NF4's block of {NF4_BLOCK}",
-            where=where,
-            hint=f"{NO_GROUPS}, or leave the layer alone with --skip {name}",
-        )
-    if rows % NF4_ROWS:
-        raise ModelError(
-            f"{name} has {rows} rows, not a multiple of the {NF4_ROWS} that bitsandbytes takes "
-            "at a time",
-            where=where,
-            hint=f"{NO_GROUPS}, or leave the layer alone with --skip {name}",
-        )
+        what = f"{columns} columns, not a multiple of NF4's block of {NF4_BLOCK}"
+    elif rows % NF4_ROWS:
+        what = f"{rows} rows, not a multiple of the {NF4_ROWS} that bitsandbytes takes at a time"
+    if what:
+        hint = f"{NO_GROUPS}, or leave the layer alone with --skip {name}"
+        raise ModelError(f"{name} has {what}", where=where, hint=hint)
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

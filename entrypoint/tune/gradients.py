@@ -118,8 +118,8 @@ def _to(dtype: torch.dtype, part: torch.Tensor | None) -> torch.Tensor | None:
 
 def _shaped(rows: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """[tokens, outputs] in the shape of x but for the last size."""
-    # a loss writes its gradient into logits, which autograd allows in no view
-    return rows if x.dim() == 2 else rows.view(*x.shape[:-1], -1)
+    # losses write into logits, which autograd forbids in a view that such a function returns
+    return rows if x.dim() == 2 else rows.view(*x.shape[:-1], rows.shape[-1])
 
 
 class Project(torch.autograd.Function):

@@ -54,8 +54,9 @@ class AnswerLogProbs:
         def piecewise(part: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
             return -F.cross_entropy(head(part).float(), wanted, reduction="none")
 
-        learns = torch.is_grad_enabled() and hidden.requires_grad
-        if learns and not any(weight.requires_grad for weight in weights_of(head)):
+        trained = any(weight.requires_grad for weight in weights_of(head))
+        learns = torch.is_grad_enabled() and (hidden.requires_grad or trained)
+        if learns and not trained:
             each: torch.Tensor = _FrozenHead.apply(  # type: ignore[no-untyped-call]
                 head, self.chunk, labels, hidden
             )

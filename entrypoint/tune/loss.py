@@ -99,8 +99,8 @@ def sum_by_chunks(head: Head, hidden: torch.Tensor, loss: LossOfChunk, chunk: in
         head: from hidden states to logits.
         hidden: [tokens, embed_dim]
     """
-    if torch.is_grad_enabled() and hidden.requires_grad:
-        weights = [weight for weight in weights_of(head) if weight.requires_grad]
+    weights = [weight for weight in weights_of(head) if weight.requires_grad]
+    if torch.is_grad_enabled() and (hidden.requires_grad or weights):
         total: torch.Tensor = _Chunked.apply(  # type: ignore[no-untyped-call]
             head, chunk, loss, hidden, *weights
         )

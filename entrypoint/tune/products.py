@@ -1,10 +1,8 @@
 """Matrix products of bf16 numbers, on CPUs that are slow at them.
 
-Such a CPU (`hardware.is_slow_in_bf16`) multiplies fp32 faster, even when numbers are converted
-there and back. Nothing is lost by that: both sum in fp32 and round the result.
+Such a CPU multiplies fp32 faster, even when numbers are converted there and back. Nothing is lost
+by that: products of bf16 are summed in fp32 and rounded in the end anyway.
 """
-
-import functools
 
 import torch
 import torch.nn.functional as F
@@ -13,18 +11,14 @@ from entrypoint import hardware
 
 AT_ONCE = 2**20
 """Numbers of a weight that are in fp32 at a time."""
+SLOW_IN_BF16 = hardware.is_slow_in_bf16()
+"""Whether this machine's CPU is such a one: known before torch.compile follows what reads it."""
 
 
 def precision(x: torch.Tensor) -> torch.dtype:
     """The format to compute products of x in: its own, or fp32 where that is faster."""
     narrow = x.dtype == torch.bfloat16 and x.device.type == "cpu"
-    return torch.float32 if narrow and slow_in_bf16() else x.dtype
-
-
-@functools.cache
-def slow_in_bf16() -> bool:
-    """Whether this machine's CPU is such a one."""
-    return hardware.is_slow_in_bf16()
+    return torch.float32 if narrow and SLOW_IN_BF16 else x.dtype
 
 
 def linear(
@@ -57,7 +51,7 @@ def linear(
 
 
 def parts(weight: torch.Tensor) -> list[slice]:
-    """Rows of a weight that are in fp32 at a time."""
+    """Rows of a weight that are converted at a time."""
     rows = max(AT_ONCE // weight.shape[1], 1)
     return [slice(start, start + rows) for start in range(0, len(weight), rows)]
 

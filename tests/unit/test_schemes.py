@@ -138,7 +138,10 @@ def test_sizes_are_looked_at_before_there_are_weights():
     check_config(config, Scheme(method="int8-weight-only"), "config.json")
     with pytest.raises(ModelError, match="hidden_size 72 is not a multiple of NF4's block of 64"):
         check_config(config, Scheme(method="nf4"), "config.json")
-    check_config({"hidden_size": 64, "intermediate_size": 192}, Scheme(method="nf4"), "config.json")
+    fitting = {"hidden_size": 64, "intermediate_size": 192, "num_key_value_heads": 2}
+    check_config(fitting | {"head_dim": 16}, Scheme(method="nf4"), "config.json")
+    with pytest.raises(ModelError, match="head_dim, 40, is not a multiple of the 32 rows"):
+        check_config(fitting | {"head_dim": 20}, Scheme(method="nf4"), "config.json")
 
 
 def test_a_run_makes_the_copies_that_it_is_asked_for():

@@ -121,7 +121,7 @@ def test_in_bf16_it_is_as_exact_as_torchtunes():
 
 @pytest.mark.parametrize("slow", [False, True], ids=["bf16", "fp32-products"])
 def test_gradients_in_bf16_are_as_exact_as_torchtunes(slow: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("entrypoint.tune.products.slow_in_bf16", lambda: slow)
+    monkeypatch.setattr("entrypoint.tune.products.SLOW_IN_BF16", slow)
     exact, _ = twice(lambda: lora_llama3_2(**SIZES, **ADAPTER))
     one, other = in_bf16(lambda: lora_llama3_2(**SIZES, **ADAPTER))
     for model in (exact, one, other):
@@ -137,7 +137,7 @@ def test_gradients_in_bf16_are_as_exact_as_torchtunes(slow: bool, monkeypatch: p
 @pytest.mark.parametrize("slow", [False, True], ids=["bf16", "fp32-products"])
 def test_in_bf16_a_small_adapter_is_not_lost(slow: bool, monkeypatch: pytest.MonkeyPatch):
     """A hundredth of a result is less than half of its last bit, but not less in the mean."""
-    monkeypatch.setattr("entrypoint.tune.products.slow_in_bf16", lambda: slow)
+    monkeypatch.setattr("entrypoint.tune.products.SLOW_IN_BF16", slow)
     torch.manual_seed(0)
     layer = LoRALinear(64, 64, rank=4, alpha=4).bfloat16()
     torch.nn.init.normal_(layer.lora_b.weight, std=2e-4)

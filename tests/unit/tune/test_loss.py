@@ -39,7 +39,7 @@ def test_loss_and_gradients_are_those_of_whole_logits(kind: str, chunk: int, fus
 
 @pytest.mark.parametrize("kind", ["tied", "apart", "capped", "adapted"])
 def test_in_bf16_computed_in_fp32_it_is_nearly_the_same(kind: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("entrypoint.tune.products.slow_in_bf16", lambda: True)
+    monkeypatch.setattr("entrypoint.tune.products.SLOW_IN_BF16", True)
     monkeypatch.setattr("entrypoint.tune.products.AT_ONCE", 200)  # a few rows of a weight
     tokens = torch.randint(0, 31, (2, 12), generator=torch.Generator().manual_seed(3))
     exact, narrow = model(kind), model(kind).bfloat16()
@@ -58,6 +58,27 @@ def test_in_bf16_computed_in_fp32_it_is_nearly_the_same(kind: str, monkeypatch: 
         assert other.grad.dtype == torch.bfloat16
         far = (other.grad.float() - weight.grad).norm() / weight.grad.norm().clamp(min=1e-6)
         assert far < 0.1, name
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_adapter_of_the_head_alone_is_trained(fused: bool):
+    tokens = torch.randint(0, 31, (2, 12), generator=torch.Generator().manual_seed(3))
+    labels = torch.where(tokens % 3 == 0, tokens, -100)
+    whole, chunked = model("adapted"), model("adapted")
+    for one in (whole, chunked):
+        for name, weight in one.named_parameters():
+            weight.requires_grad_(name.startswith("output.lora"))
+    if fused:
+        fuse(chunked)
+    F.cross_entropy(whole(tokens).flatten(0, 1), labels.flatten(), reduction="sum").backward()
+    loss = LabelledCrossEntropy(5)
+    loss.attach(chunked)
+    loss.labels = labels
+    chunked(tokens).backward()
+    for name in ("lora_a", "lora_b"):
+        wanted, found = (getattr(one.output, name).weight.grad for one in (whole, chunked))
+        assert wanted.abs().sum() > 0
+        torch.testing.assert_close(found, wanted)
 
 
 def test_a_frozen_head_gets_no_gradient():

@@ -6,8 +6,6 @@ import torch.nn.functional as F
 
 from entrypoint.tune import products
 
-SLOW = "entrypoint.tune.products.slow_in_bf16"
-
 
 @pytest.fixture(params=[False, True], ids=["at-once", "in-parts"])
 def in_parts(request, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +51,7 @@ def test_what_has_one_format_keeps_it():
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_only_bf16_of_a_slow_cpu_is_computed_in_fp32(slow: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(SLOW, lambda: slow)
+    monkeypatch.setattr(products, "SLOW_IN_BF16", slow)
     rows = {dtype: torch.ones(1, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)}
     assert products.precision(rows[torch.float32]) == torch.float32
     wanted = torch.float32 if slow else torch.bfloat16
