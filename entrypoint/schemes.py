@@ -54,12 +54,15 @@ def chosen(method: QuantizationMethod, group_size: int | None, skip: tuple[str, 
     Raises:
         SettingsError: a group size for a method without groups.
     """
-    if group_size and method not in GROUPED:
-        scales = (
-            f"{NF4_BLOCK} weights, and no other" if method == "nf4" else "row of a weight, and no"
-        )
+    if group_size and method == "nf4":
         raise SettingsError(
-            f"{method} has one scale for each {scales} groups",
+            f"nf4 has one scale for each {NF4_BLOCK} weights, and no other groups",
+            where="--group-size or TRAIN_GROUP_SIZE",
+            hint=f"leave it out, or choose --method {' or '.join(GROUPED)}",
+        )
+    if group_size and method not in GROUPED:
+        raise SettingsError(
+            f"{method} has one scale for each row of a weight, and no groups",
             where="--group-size or TRAIN_GROUP_SIZE",
             hint=f"leave it out, or choose --method {' or '.join(GROUPED)}",
         )
@@ -223,14 +226,19 @@ def skipped(scheme: Scheme, tensors: Mapping[str, Shape], where: object) -> tupl
 
 def _check_blocks(name: str, shape: Shape, where: object) -> None:
     rows, columns = shape
-    what = None
     if columns % NF4_BLOCK:
-        what = f"{columns} columns, not a multiple of NF4's block of {NF4_BLOCK}"
-    elif rows % NF4_ROWS:
-        what = f"{rows} rows, not a multiple of the {NF4_ROWS} that bitsandbytes takes at a time"
-    if what:
-        hint = f"{NO_GROUPS}, or leave the layer alone with --skip {name}"
-        raise ModelError(f"{name} has {what}", where=where, hint=hint)
+        raise ModelError(
+            f"{name} has {columns} columns, not a multiple of NF4's block of {NF4_BLOCK}",
+            where=where,
+            hint=f"{NO_GROUPS}, or leave the layer alone with --skip {name}",
+        )
+    if rows % NF4_ROWS:
+        raise ModelError(
+            f"{name} has {rows} rows, not a multiple of the {NF4_ROWS} that bitsandbytes takes "
+            "at a time",
+            where=where,
+            hint=f"{NO_GROUPS}, or leave the layer alone with --skip {name}",
+        )
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
