@@ -77,8 +77,8 @@ def times(
 
 
 def _converted(weight: torch.Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Rows of a weight and what they are in another format, part by part. A part is overwritten by
-    the next one: in memory that is in the cache already, converting takes half the time."""
+    """Rows of a weight and what they are in another format, part by part. The next part overwrites
+    it, in memory that is in the cache already."""
     if weight.dtype == dtype:
         yield slice(None), weight
         return
