@@ -60,6 +60,8 @@ def test_packed_logits_are_those_of_the_rows_alone(kind: str, tmp_path: Path):
     model: Any = instantiate(
         OmegaConf.create({"_component_": card.builder, **card.arguments, "max_seq_len": 64})
     ).eval()
+    # in fp32 the last bit of the largest logits is nearly the bound
+    model.double()
     ids = torch.randint(0, 96, (60,)).split([17, 30, 1, 12])
     with torch.no_grad():
         alone = torch.cat([model(row[None])[0] for row in ids])
@@ -70,7 +72,7 @@ def test_packed_logits_are_those_of_the_rows_alone(kind: str, tmp_path: Path):
     with torch.no_grad():
         packed = model(batch.tokens, mask=batch.mask, input_pos=batch.positions)[0]
     assert alone.std() > 0.1
-    torch.testing.assert_close(packed, alone, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(packed, alone, rtol=0, atol=1e-5)
 
 
 def test_what_rows_begin_with_is_computed_once(tiny_model: Path):
@@ -90,7 +92,7 @@ def test_what_rows_begin_with_is_computed_once(tiny_model: Path):
     packed = model(batch.tokens, mask=batch.mask, input_pos=batch.positions)[0]
     hook.remove()
     assert seen == [(1, 8, 8)], "1 2 3 4, 5, 2 1, 6"
-    torch.testing.assert_close(packed, alone, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(packed, alone, rtol=0, atol=1e-5)
     found = torch.autograd.grad((packed * weights).sum(), model.parameters())
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
