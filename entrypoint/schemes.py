@@ -22,6 +22,7 @@ GROUPED: tuple[QuantizationMethod, ...] = ("8da4w", "int4-weight-only")
 BY_ROWS: Mapping[QuantizationMethod, str] = {
     "8da4w": "gptq",
     "int4-weight-only": "gptq",
+    "nf4": "gptq",
     "int8-dynamic": "smoothquant",
 }
 """How methods round that sample rows can tell how to."""

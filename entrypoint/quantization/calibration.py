@@ -82,6 +82,8 @@ class Way:
     """Begins to keep what is needed of so many tokens."""
     round_one: Callable[[nn.Linear, Any], None]
     """Rounds a layer's weight in place, by what is known of its inputs."""
+    settle: Callable[[], None] = lambda: None
+    """Called when the rounded layers of a decoder layer have answered the rows."""
 
 
 @dataclass(slots=True)
@@ -199,6 +201,7 @@ def round_layers(
                 if of == leader:
                     way.round_one(linears[name], inputs)
         answer = run(write=True)
+        way.settle()
         done()
         return (hidden, *answer[1:]) if isinstance(answer, tuple) else hidden
 

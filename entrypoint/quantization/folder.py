@@ -1,7 +1,6 @@
 """From a Hugging Face folder to its quantized copy. Imports torch only when called."""
 
-import gc
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from entrypoint.models.card import describe, is_quantized, read_config
 from entrypoint.models.weights import check_whole, find_shards
 from entrypoint.noise import hide_loading_bars
 from entrypoint.progress import say
-from entrypoint.quantization.model import Weights, linear_weights, load
+from entrypoint.quantization.model import load, weights
 from entrypoint.quantization.samples import Calibration, token_ids
 from entrypoint.schemes import BY_ROWS, GROUPED, Scheme, check_config, check_device, skipped
 from entrypoint.topology import World
@@ -96,30 +95,13 @@ def quantize(
         rows = token_ids(checkpoint, calibration) if calibration else []
         model = load(checkpoint, scheme, world, alone, rows)
         model.save_pretrained(scratch, max_shard_size=SHARD)
-        if scheme.method == "nf4":
-            # torchao packs what is in the files, without bitsandbytes' weights beside it; those and
-            # their layers name each other
-            del model
-            gc.collect()
-            source = Weights(checkpoint, world)
-            weights, nf4 = source.all(), set(linear_weights(source.model, alone))
-        else:
-            weights, nf4 = untied(model), set()
-        torchtune = write_torchtune(weights, nf4, checkpoint, scheme, scratch)
+        torchtune = write_torchtune(weights(model, scheme), checkpoint, scheme, scratch)
         AutoTokenizer.from_pretrained(checkpoint).save_pretrained(scratch)
         write_json(scratch / RECORD, record(scheme, calibration, rows, alone, torchtune))
 
 
-def untied(model: Any) -> Iterator[tuple[str, Any]]:
-    """A model's weights, but for copies of others."""
-    for name, weight in model.state_dict().items():
-        if name not in model.all_tied_weights_keys:
-            yield name, weight
-
-
 def write_torchtune(
-    weights: Iterator[tuple[str, Any]],
-    nf4: Collection[str],
+    weights: Iterable[tuple[str, Any]],
     checkpoint: Path,
     scheme: Scheme,
     folder: Path,
@@ -138,7 +120,7 @@ def write_torchtune(
     from entrypoint.tune import quantized
 
     name = f"{shards[0].split('.')[0]}-{scheme.method}.pt"
-    quantized.write(weights, card, folder / name, nf4)
+    quantized.write(weights, card, folder / name)
     return name
 
 

@@ -92,14 +92,14 @@ def load(
     """
     from transformers import GenerationConfig
 
-    weights = Weights(checkpoint, world)
-    model = weights.model
+    files = Weights(checkpoint, world)
+    model = files.model
     quantize_one = _quantization(scheme, world)
     if rows:
-        _round_by(rows, weights, scheme, alone, configuration(scheme, world))
+        _round_by(rows, files, scheme, world, alone)
     linear = set(linear_weights(model, alone))
-    for name in weights.unread():
-        weights.read(name)
+    for name in files.unread():
+        files.read(name)
         if name in linear:
             quantize_one(model, name.removesuffix(".weight"))
     model.tie_weights()
@@ -123,12 +123,25 @@ def linear_weights(model: Any, alone: Collection[str]) -> Iterator[str]:
             yield f"{name}.weight"
 
 
+def weights(model: Any, scheme: Scheme) -> Iterator[tuple[str, Any]]:
+    """A quantized model's weights by name, but for copies of others; those in NF4 as
+    `entrypoint.quantization.packed.Packed`."""
+    if scheme.method == "nf4":
+        from entrypoint.quantization import nf4
+
+        yield from nf4.weights(model)
+    else:
+        yield from model.named_parameters()
+
+
 def _quantization(scheme: Scheme, world: World) -> Callable[[Any, str], None]:
     """What quantizes the layer of a model that is named."""
     if scheme.method == "nf4":
         from entrypoint.quantization import nf4
 
-        return nf4.pack
+        return lambda model, name: nf4.put(
+            model, name, nf4.to_nearest(model.get_submodule(name).weight)
+        )
     from torchao.quantization import quantize_
 
     recipe = configuration(scheme, world)
@@ -137,30 +150,30 @@ def _quantization(scheme: Scheme, world: World) -> Callable[[Any, str], None]:
 
 def _round_by(
     rows: Sequence[Sequence[int]],
-    weights: "Weights",
+    files: "Weights",
     scheme: Scheme,
+    world: World,
     alone: Collection[str],
-    recipe: Any,
 ) -> None:
     """Read and round all decoder layers by what reaches them of the rows."""
     from torch import nn
 
     from entrypoint.quantization.calibration import decoder_layers, round_layers
 
-    model = weights.model
+    model = files.model
     names = {module: name for name, module in model.named_modules()}
     layers = decoder_layers(model)
     within = names[layers] + "."
     # what stands around the layers; an output head is not needed, and quantized later
     head = names.get(model.get_output_embeddings(), "") + "."
-    for name in weights.unread():
+    for name in files.unread():
         if not name.startswith((within, head)):
-            weights.read(name)
+            files.read(name)
 
     def fill(layer: nn.Module) -> None:
-        for name in weights.unread():
+        for name in files.unread():
             if name.startswith(names[layer] + "."):
-                weights.read(name)
+                files.read(name)
 
     with Steps("rounding by rows, layer", len(layers)) as steps:
         round_layers(
@@ -168,27 +181,35 @@ def _round_by(
             rows,
             fill=fill,
             alone={model.get_submodule(name) for name in alone},
-            way=_way(scheme, recipe),
+            way=_way(model, scheme, world),
             done=steps.advance,
         )
 
 
-def _way(scheme: Scheme, recipe: Any) -> Any:
+def _way(model: Any, scheme: Scheme, world: World) -> Any:
     """How a scheme rounds by rows: 4 bits by GPTQ, activations with their weight by SmoothQuant."""
+    if scheme.method == "nf4":
+        from entrypoint.quantization import nf4
+
+        return nf4.way(model)
     from torch import nn
     from torchao.quantization import quantize_
 
     from entrypoint.quantization.calibration import Moment, Spread, Way
-    from entrypoint.quantization.rounding import Inputs, compensated
+    from entrypoint.quantization.rounding import Inputs, Integers, compensated, fitted_scales
     from entrypoint.quantization.smoothing import Sample, smoothing
 
+    recipe = configuration(scheme, world)
+
     def compensate(linear: nn.Linear, inputs: Inputs) -> None:
-        rounded = compensated(linear.weight, inputs, scheme.group_size, linear.weight.dtype)
+        grid, weight = Integers(), linear.weight
+        scale = fitted_scales(weight, scheme.group_size, inputs.importance, grid)
+        codes = compensated(weight, inputs, scale, grid)
         quantize_(linear, recipe)
         # torchao's own form, with better numbers in it
         form: Any = linear.weight
-        form.qdata.copy_(rounded.numbers)
-        form.scale.copy_(rounded.scale)
+        form.qdata.copy_(codes)
+        form.scale.copy_(scale)
 
     def smooth(linear: nn.Linear, sample: Sample) -> None:
         factors = smoothing(linear.weight, sample)
@@ -240,24 +261,14 @@ class Weights:
         """Names of what is in files still, file by file."""
         return list(self._file)
 
-    def tensor(self, name: str) -> Any:
-        """A tensor of the files, in the model's number format and on its device."""
+    def read(self, name: str) -> None:
+        """Put a tensor into its place in the model, in its number format and on its device."""
         from safetensors import safe_open
+        from torch import nn
 
         # a handle for each: what is read stays in memory as long as its handle
         with safe_open(self._file.pop(name), framework="pt") as file:
-            return file.get_tensor(name).to(self.device, self.dtype, copy=True)
-
-    def all(self) -> Iterator[tuple[str, Any]]:
-        """Names and tensors, one after the other; none is kept here."""
-        for name in self.unread():
-            yield name, self.tensor(name)
-
-    def read(self, name: str) -> None:
-        """Put a tensor into its place in the model."""
-        from torch import nn
-
-        tensor = self.tensor(name)
+            tensor = file.get_tensor(name).to(self.device, self.dtype, copy=True)
         path, _, leaf = name.rpartition(".")
         module = self.model.get_submodule(path)
         if leaf in module._buffers:

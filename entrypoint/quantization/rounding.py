@@ -5,17 +5,13 @@ other, and what each rounding changes in the layer's output is made up for in th
 follow. torchao 0.17 has it for CUDA and its packed int4 only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
-LOWEST, HIGHEST = -8, 7
-"""Of a signed number of 4 bits."""
-CLIPPED = tuple(7.0 + 0.25 * step for step in range(17))
-"""Steps from zero to the largest weight of a group that are tried: more of them clip it, and are
-finer for all others."""
 DAMPING = 0.01
 """Share of the mean that is added to the diagonal, as in the paper."""
 BLOCK = 64
@@ -24,14 +20,51 @@ ROWS = 16_384
 """Rows that are worked on at once; they do not depend on each other."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rounded:
-    """A matrix in whole numbers."""
+class Grid(Protocol):
+    """The numbers that a weight can become, when it is divided by its scale."""
 
-    numbers: torch.Tensor
-    """int8, [rows, columns]."""
-    scale: torch.Tensor
-    """[rows, groups]; a weight is its number times its group's scale."""
+    largest: Sequence[float]
+    """At which the largest weight of a group is tried to be: beyond the last number more of them
+    are clipped, and the numbers lie closer for all others."""
+
+    def code(self, quotients: torch.Tensor) -> torch.Tensor:
+        """How the nearest numbers are stored; the quotients may be written over."""
+
+    def number(self, codes: torch.Tensor) -> torch.Tensor:
+        """What stands for a code, in fp32."""
+
+
+class Integers:
+    """Signed numbers of 4 bits, which stand for themselves."""
+
+    lowest, highest = -8, 7
+    largest = tuple(7.0 + 0.25 * step for step in range(17))
+
+    def code(self, quotients: torch.Tensor) -> torch.Tensor:
+        return quotients.round_().clamp_(self.lowest, self.highest)
+
+    def number(self, codes: torch.Tensor) -> torch.Tensor:
+        return codes
+
+
+class Table:
+    """Any numbers; their places in the table are stored.
+
+    Args:
+        numbers: fp32, ascending.
+        largest: see `Grid`.
+    """
+
+    def __init__(self, numbers: torch.Tensor, largest: Sequence[float]) -> None:
+        self.numbers, self.largest = numbers, largest
+        self._borders = (numbers[1:] + numbers[:-1]) / 2
+
+    def code(self, quotients: torch.Tensor) -> torch.Tensor:
+        borders = self._borders.to(quotients.device)
+        return torch.bucketize(quotients, borders, out_int32=True)
+
+    def number(self, codes: torch.Tensor) -> torch.Tensor:
+        return self.numbers.to(codes.device)[codes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,26 +97,33 @@ def known(moment: torch.Tensor) -> Inputs:
 
 
 def fitted_scales(
-    weight: torch.Tensor, group: int, importance: torch.Tensor, dtype: torch.dtype
+    weight: torch.Tensor, group: int, importance: torch.Tensor, grid: Grid
 ) -> torch.Tensor:
     """For each group the scale with which rounding to nearest changes the output least.
 
     Args:
-        weight: fp32, [rows, columns].
-        importance: of the columns.
-        dtype: that scales are kept in.
+        weight: [rows, columns].
+        group: columns that share a scale.
+        importance: of the columns; see `Inputs`.
 
     Returns:
-        [rows, groups].
+        [rows, groups], in the format of the weight.
     """
-    parts = weight.view(len(weight), -1, group)
+    parts = torch.split(weight.detach(), ROWS)
+    return torch.cat([_fitted_scales(part, group, importance, grid) for part in parts])
+
+
+def _fitted_scales(
+    weight: torch.Tensor, group: int, importance: torch.Tensor, grid: Grid
+) -> torch.Tensor:
+    parts, dtype = weight.float().view(len(weight), -1, group), weight.dtype
     weights = importance.view(-1, group)
     largest = parts.abs().amax(-1).clamp(min=torch.finfo(dtype).tiny * 2**8)
     best = largest.new_full(largest.shape, torch.inf)
     found = torch.empty_like(largest)
-    for steps in CLIPPED:
-        scale = (largest / steps).to(dtype).float()
-        rest = (parts / scale[..., None]).round_().clamp_(LOWEST, HIGHEST)
+    for number in grid.largest:
+        scale = (largest / number).to(dtype).float()
+        rest = grid.number(grid.code(parts / scale[..., None]))
         rest.mul_(scale[..., None]).sub_(parts)
         error = rest.square_().mul_(weights).sum(-1)
         better = error < best
@@ -92,31 +132,31 @@ def fitted_scales(
     return found.to(dtype)
 
 
-def compensated(weight: torch.Tensor, inputs: Inputs, group: int, dtype: torch.dtype) -> Rounded:
+def compensated(
+    weight: torch.Tensor, inputs: Inputs, scale: torch.Tensor, grid: Grid
+) -> torch.Tensor:
     """Round a weight so that the layer's output changes least on inputs such as these.
 
     Args:
         weight: [rows, columns].
-        group: columns that share a scale.
-        dtype: that scales are kept in.
+        scale: [rows, groups]; groups divide the columns evenly.
+
+    Returns:
+        Codes, int8, [rows, columns]. A weight becomes its code's number times its group's scale.
     """
-    parts = [
-        _compensated(part, inputs, group, dtype) for part in torch.split(weight.detach(), ROWS)
-    ]
-    return Rounded(
-        numbers=torch.cat([part.numbers for part in parts]),
-        scale=torch.cat([part.scale for part in parts]),
-    )
+    parts = zip(torch.split(weight.detach(), ROWS), torch.split(scale, ROWS), strict=True)
+    return torch.cat([_compensated(part.float(), inputs, of, grid) for part, of in parts])
 
 
-def _compensated(weight: torch.Tensor, inputs: Inputs, group: int, dtype: torch.dtype) -> Rounded:
-    weight = weight.float()
-    scale = fitted_scales(weight, group, inputs.importance, dtype)
+def _compensated(
+    weight: torch.Tensor, inputs: Inputs, scale: torch.Tensor, grid: Grid
+) -> torch.Tensor:
     order, factor = inputs.order, inputs.factor
+    group = weight.shape[1] // scale.shape[1]
     # columns as rows, which are contiguous
     rest = weight.T[order].contiguous()
     steps = scale.float().T[order // group].contiguous()
-    numbers = torch.empty_like(rest, dtype=torch.int8)
+    codes = torch.empty_like(rest, dtype=torch.int8)
     for start in range(0, len(rest), BLOCK):
         end = min(start + BLOCK, len(rest))
         within, errors = factor[start:end, start:end], torch.empty_like(rest[start:end])
@@ -125,14 +165,14 @@ def _compensated(weight: torch.Tensor, inputs: Inputs, group: int, dtype: torch.
                 if at:
                     column = torch.addmv(column, errors[:at].T, within[:at, at], alpha=-1)
                 step = steps[start + at]
-                number = torch.div(column, step).round_().clamp_(LOWEST, HIGHEST)
-                numbers[start + at] = number
-                torch.sub(column, number.mul_(step), out=errors[at])
+                code = grid.code(torch.div(column, step))
+                codes[start + at] = code
+                torch.sub(column, grid.number(code).mul_(step), out=errors[at])
                 errors[at].div_(within[at, at])
         rest[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
-    back = torch.empty_like(numbers)
-    back[order] = numbers
-    return Rounded(numbers=back.T.contiguous(), scale=scale)
+    back = torch.empty_like(codes)
+    back[order] = codes
+    return back.T.contiguous()
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 Weights are quantized once, in transformers' layout. torchtune orders the rows of some of them
 otherwise, and rows keep their scales wherever they go, so both forms hold the same numbers.
 
-Not so in NF4: scales of several rows are quantized together. There torchao quantizes what is in
-torchtune's order already, as torchtune's own QLoRA models have it quantized.
+In NF4 scales are rounded, too, several rows' together. torchao does so otherwise than bitsandbytes,
+so there both forms have the same numbers, but scales that differ a little.
 """
 
 import pickle
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -17,27 +17,26 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torchao.dtypes.nf4tensor import to_nf4
+from torchao.dtypes.nf4tensor import NF4Tensor, SubclassTensorArgs, to_nf4
 from torchao.utils import TorchAOBaseTensor
 
-from entrypoint import allocator
 from entrypoint.methods import nf4_blocks
 from entrypoint.models.card import Model
+from entrypoint.quantization.packed import Packed
 from entrypoint.tune import compat
 
-Weights = Iterable[tuple[str, torch.Tensor]]
+Weights = Iterable[tuple[str, torch.Tensor | Packed]]
 """Of transformers' model, by name, quantized or not; without what is tied to other weights."""
 
 
-def write(weights: Weights, card: Model, path: Path, nf4: Collection[str] = ()) -> None:
+def write(weights: Weights, card: Model, path: Path) -> None:
     """Save the weights of transformers' model as torchtune's.
 
     Args:
-        weights: one after the other; what is to be put into NF4 is not quantized yet.
+        weights: one after the other.
         card: of the model that was quantized.
-        nf4: names of the weights that are put into NF4.
     """
-    torch.save(converted(weights, card, nf4), path, pickle_module=EnumsByValue)
+    torch.save(converted(weights, card), path, pickle_module=EnumsByValue)
 
 
 class _Pickler(pickle.Pickler):
@@ -50,7 +49,7 @@ EnumsByValue = SimpleNamespace(__name__="pickle", Pickler=_Pickler)
 by `getattr`, and `torch.load` refuses that where it reads only weights."""
 
 
-def converted(weights: Weights, card: Model, nf4: Collection[str] = ()) -> dict[str, torch.Tensor]:
+def converted(weights: Weights, card: Model) -> dict[str, torch.Tensor]:
     """The weights in torchtune's layout and under its names; see `write`."""
     compat.apply()
     from torchtune.training import FullModelHFCheckpointer
@@ -64,24 +63,44 @@ def converted(weights: Weights, card: Model, nf4: Collection[str] = ()) -> dict[
             output_dir=scratch,
         )
     return {
-        renamed: _in_nf4(taken(weight, rows)) if name in nf4 else taken(weight, rows)
+        renamed: taken(weight, rows)
         for name, weight in weights
         for renamed, rows in _rows(checkpointer, name, weight.shape)
     }
 
 
-def _in_nf4(weight: torch.Tensor) -> torch.Tensor:
-    blocks = nf4_blocks(weight.numel())
+def in_nf4(weight: Packed) -> NF4Tensor:
+    """As torchao has it, without the weight being unpacked: what `to_nf4` takes is many times it."""
+    blocks = nf4_blocks(weight.shape.numel())
     # entrypoint.schemes has refused columns that 64 does not divide
     assert blocks is not None
-    packed: torch.Tensor = to_nf4(weight.contiguous(), *blocks)
-    # what it takes meanwhile is many times the weight
-    allocator.give_back()
-    return packed
+    dtype, device = weight.scale.dtype, weight.scale.device
+    scales, factor, mean = NF4Tensor.double_quantize_scalers(weight.scale.flatten(), 1, blocks[1])
+    return NF4Tensor(
+        SubclassTensorArgs(
+            original_shape=weight.shape,
+            original_strides=(weight.shape[1], 1),
+            storage_offset=0,
+            dtype=dtype,
+            device=device,
+            requires_grad=False,
+        ),
+        blocks[0],
+        weight.scale.numel(),
+        blocks[1],
+        quantized_scalers=scales,
+        quantization_factor=factor,
+        scaler_mean=mean,
+        quantized_data=weight.pairs.flatten(),
+        # its table is in no other place
+        nf4=to_nf4(torch.ones(blocks[0], dtype=dtype, device=device), blocks[0], 1).nf4,
+    )
 
 
-def taken(weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def taken(weight: torch.Tensor | Packed, rows: torch.Tensor) -> torch.Tensor:
     """Some rows of a weight, in another order; of a quantized one, with their scales."""
+    if isinstance(weight, Packed):
+        return in_nf4(weight.rows(rows))
     if torch.equal(rows, torch.arange(len(weight))):
         return weight.detach()
     rows = rows.to(weight.device)

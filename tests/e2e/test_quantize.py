@@ -173,16 +173,23 @@ def test_nf4_names_a_layer_that_its_blocks_do_not_divide_and_does_without_it_whe
     assert 0 < found["error"] < 0.2
 
 
-def test_nf4_takes_no_group_size_and_no_rows_to_round_by(
+def test_nf4_takes_no_group_size_and_rows_to_round_by(
     tiny_model: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     command = ["quantize", "--method", "nf4", "--model", str(tiny_model), "--device", "cpu"]
     command += ["--output", str(tmp_path / "out")]
     assert run([*command, "--group-size", "32"]) == ExitCode.SETTINGS
     assert "nf4 has one scale for each 64 weights" in capsys.readouterr().err
-    assert run([*command, "--calibrate", str(rows)]) == ExitCode.SETTINGS
-    assert "nf4 on cpu rounds to nearest" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    assert run([*command, "--calibrate", str(rows), "--calibration-rows", "4"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "rounding by what 4 rows" in said
+    assert "(GPTQ)" in said
+    record = json.loads((tmp_path / "out" / "quantization.json").read_text())
+    assert (record["method"], record["rounding"]) == ("nf4", "gptq")
+    (by_rows,) = load_elsewhere(tiny_model, tmp_path / "out")
+    assert by_rows["first"] == "Params4bit"
+    assert 0 < by_rows["error"] < 0.2
 
 
 def test_a_runs_copy_in_nf4_is_scored_compared_and_asked_as_any_other(

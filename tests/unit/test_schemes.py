@@ -161,7 +161,8 @@ def test_rows_say_how_to_round_four_bits_that_are_not_packed_and_activations():
     assert can_round_by_rows(Scheme(method="int8-dynamic"), CUDA)
     assert not can_round_by_rows(Scheme(method="int8-weight-only"), CPU)
     assert not can_round_by_rows(Scheme(method="fp8"), CUDA)
-    assert not can_round_by_rows(Scheme(method="nf4"), CPU)
+    assert can_round_by_rows(Scheme(method="nf4"), CPU)
+    assert can_round_by_rows(Scheme(method="nf4"), CUDA)
 
 
 def test_training_for_quantization_rounds_as_the_copy_does_by_default():

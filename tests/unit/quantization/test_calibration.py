@@ -27,7 +27,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Calibration:
     return Calibration(reference="bookings", file=file, count=16)
 
 
-@pytest.mark.parametrize("method", ["8da4w", "int4-weight-only"])
+@pytest.mark.parametrize("method", ["8da4w", "int4-weight-only", "nf4"])
 def test_a_model_rounded_by_rows_answers_more_like_itself_than_one_rounded_to_nearest(
     tiny_model: Path, samples: Calibration, tmp_path: Path, method: QuantizationMethod
 ):

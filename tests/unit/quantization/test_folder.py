@@ -83,7 +83,7 @@ def test_a_layer_in_nf4_holds_what_a_bias_is_read_into_later():
     exact = model["one"].weight.detach().clone()
     bias = model["one"].bias
     for name in model:
-        nf4.pack(model, name)
+        nf4.put(model, name, nf4.to_nearest(model[name].weight))
     assert model["one"].bias is bias
     assert model["other"].bias is None
     packed = model["one"].weight
@@ -93,6 +93,26 @@ def test_a_layer_in_nf4_holds_what_a_bias_is_read_into_later():
     assert packed.quant_state.absmax.numel() == 64 * 128 // 64
     unpacked = model["one"](torch.eye(128)).detach() - bias.detach()
     assert 0 < (unpacked.T - exact).norm() / exact.norm() < 0.1
+
+
+def test_nf4_rounded_by_rows_is_what_bitsandbytes_unpacks_and_errs_less_on_them():
+    import torch
+
+    from entrypoint.quantization import nf4
+    from entrypoint.quantization.rounding import known
+
+    torch.manual_seed(0)
+    weight = 0.02 * torch.randn(64, 192, dtype=torch.bfloat16)
+    inputs = torch.randn(600, 20) @ torch.randn(20, 192) + 0.5 * torch.randn(600, 192)
+    given = known(inputs.T @ inputs / len(inputs))
+    by_rows, to_nearest = nf4.by_rows(weight, given), nf4.to_nearest(weight)
+    assert by_rows.data.shape == to_nearest.data.shape
+    assert by_rows.quant_state.absmax.dtype == torch.uint8
+    answers = [inputs @ nf4.unpacked(one).float().T for one in (by_rows, to_nearest)]
+    exact = inputs @ weight.float().T
+    errors = [float((one - exact).norm()) for one in answers]
+    assert nf4.unpacked(by_rows).dtype == torch.bfloat16
+    assert errors[0] < 0.6 * errors[1]
 
 
 @pytest.mark.parametrize(

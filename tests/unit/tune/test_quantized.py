@@ -8,24 +8,36 @@ import torch
 from torchao.dtypes.nf4tensor import NF4Tensor
 
 from entrypoint.data.writing import RowFile
+from entrypoint.quantization import nf4
 from entrypoint.quantization.folder import quantize
+from entrypoint.quantization.packed import Packed
 from entrypoint.quantization.samples import Calibration
-from entrypoint.schemes import Scheme
+from entrypoint.schemes import QuantizationMethod, Scheme
 from entrypoint.topology import World
+from entrypoint.tune.quantized import taken
 from tests.recipes import few_rows
 from tests.tiny import write_tiny_model
 
 WORLD = World(device="cpu", devices=1, dtype="fp32", cores=1)
 
 
-@pytest.mark.parametrize("method", ["8da4w", "int8-weight-only", "int8-dynamic", "nf4"])
+@pytest.mark.parametrize(
+    ("method", "by_rows"),
+    [
+        ("8da4w", False),
+        ("int8-weight-only", False),
+        ("int8-dynamic", True),
+        ("nf4", False),
+        ("nf4", True),
+    ],
+)
 def test_torchtunes_model_with_the_file_answers_as_transformers_does(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: QuantizationMethod, by_rows: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Its rows of q and k are in another order, and an output head of its own is not quantized.
     Columns, and what their inputs are multiplied by, are in the same.
 
-    NF4 is quantized twice, by bitsandbytes and by torchao, whose scales differ a little: by less
+    NF4's scales are rounded twice, by bitsandbytes and by torchao, and differ a little: by less
     than a tenth of what quantizing changes."""
     from transformers import AutoModelForCausalLM
 
@@ -41,7 +53,7 @@ def test_torchtunes_model_with_the_file_answers_as_transformers_does(
     copy = tmp_path / "copy"
     path = Path(few_rows(tmp_path / "rows", train=4)) / "train.jsonl"
     rows = RowFile(path=path, rows=4, sha256="0" * 64, longest=400)
-    samples = Calibration(reference="bookings", file=rows) if method == "int8-dynamic" else None
+    samples = Calibration(reference="bookings", file=rows) if by_rows else None
     # as Debian 12's Python has it
     by_name = lambda self, _: (getattr, (type(self), self.name))  # noqa: E731
     monkeypatch.setattr(Enum, "__reduce_ex__", by_name)
@@ -59,7 +71,7 @@ def test_torchtunes_model_with_the_file_answers_as_transformers_does(
     assert type(quantized) is not torch.nn.Parameter
     assert isinstance(quantized, NF4Tensor) == (method == "nf4")
     assert type(model.output.weight) is torch.nn.Parameter
-    assert (getattr(quantized, "act_pre_scale", None) is not None) == (samples is not None)
+    assert (getattr(quantized, "act_pre_scale", None) is not None) == (method == "int8-dynamic")
     tokens = torch.arange(3, 43)[None]
     # with gradients: without them bitsandbytes multiplies in bf16 where a CPU can
     expected = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32)(tokens).logits
@@ -70,6 +82,26 @@ def test_torchtunes_model_with_the_file_answers_as_transformers_does(
             return
         exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits
         assert 0 < (found - expected).norm() < 0.1 * (expected - exact).norm()
+
+
+def test_torchao_unpacks_what_bitsandbytes_packed_and_its_rows_can_be_ordered_anew():
+    torch.manual_seed(0)
+    weight = torch.randn(96, 192) * torch.rand(96, 1)
+    linear = torch.nn.ModuleDict({"one": torch.nn.Linear(192, 96, bias=False)})
+    packed = nf4.to_nearest(weight)
+    nf4.put(linear, "one", packed)
+    ((_, found),) = nf4.weights(linear)
+    assert isinstance(found, Packed)
+    assert found.shape == weight.shape
+    order = torch.randperm(96)
+    expected = nf4.unpacked(packed)
+    for rows in (torch.arange(96), order):
+        again = taken(found, rows)
+        assert isinstance(again, NF4Tensor)
+        assert torch.equal(again.quantized_data.view(96, -1), packed.data.view(96, -1)[rows])
+        # its table has 4 digits, and scales of 8 bits are rounded once more
+        error = again.to(torch.float32) - expected[rows]
+        assert error.norm() < 0.01 * expected.norm()
 
 
 def test_a_layer_that_is_left_alone_is_in_the_file_as_it_is(tmp_path: Path):
