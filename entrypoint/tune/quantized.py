@@ -70,7 +70,7 @@ def converted(weights: Weights, card: Model) -> dict[str, torch.Tensor]:
 
 
 def in_nf4(weight: Packed) -> NF4Tensor:
-    """As torchao has it, without the weight being unpacked: what `to_nf4` takes is many times it."""
+    """A weight in torchao's form. It is not unpacked: `to_nf4` takes many times a weight's size."""
     blocks = nf4_blocks(weight.shape.numel())
     # entrypoint.schemes has refused columns that 64 does not divide
     assert blocks is not None
