@@ -1,7 +1,7 @@
 """Peak memory of `train quantize`, above an idle process with the same imports, on a random bf16
 model of 2 GB; exit code 1 above the bound: python scripts/bench_quantize.py [METHOD [ROWS]].
 
-8da4w, int4-weight-only and int8-dynamic round by ROWS of the built-in task, 0 by default."""
+8da4w, int4-weight-only, nf4 and int8-dynamic round by ROWS of the built-in task, 0 by default."""
 
 import sys
 import tempfile

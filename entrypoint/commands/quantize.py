@@ -80,7 +80,7 @@ def quantize(
     With torchao; nf4 with bitsandbytes. The unquantized weights stay where they are. A method that
     the device cannot run is refused.
 
-    8da4w and int4-weight-only round so that each layer's output on sample rows changes least
+    8da4w, int4-weight-only and nf4 round so that each layer's output on sample rows changes least
     (GPTQ). int8-dynamic first moves scales from what reaches a layer into its weight (SmoothQuant).
     """
     from entrypoint import quantizing, zero_first

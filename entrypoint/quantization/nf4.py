@@ -61,7 +61,8 @@ def by_rows(weight: torch.Tensor, inputs: Inputs) -> Params4bit:
 
 def unpacked(weight: Params4bit) -> torch.Tensor:
     """What a layer computes with, in the format that the weight was in."""
-    return dequantize_4bit(weight.data, weight.quant_state)
+    found: torch.Tensor = dequantize_4bit(weight.data, weight.quant_state)
+    return found
 
 
 def way(model: Any) -> Way:

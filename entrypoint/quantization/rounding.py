@@ -23,15 +23,16 @@ ROWS = 16_384
 class Grid(Protocol):
     """The numbers that a weight can become, when it is divided by its scale."""
 
-    largest: Sequence[float]
-    """At which the largest weight of a group is tried to be: beyond the last number more of them
-    are clipped, and the numbers lie closer for all others."""
+    @property
+    def largest(self) -> Sequence[float]:
+        """At which the largest weight of a group is tried to be: beyond the last number more of
+        them are clipped, and the numbers lie closer for all others."""
 
     def code(self, quotients: torch.Tensor) -> torch.Tensor:
         """How the nearest numbers are stored; the quotients may be written over."""
 
     def number(self, codes: torch.Tensor) -> torch.Tensor:
-        """What stands for a code, in fp32."""
+        """What codes stand for, in fp32; in the memory of the codes, if they are in fp32."""
 
 
 class Integers:

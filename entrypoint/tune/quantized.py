@@ -69,14 +69,14 @@ def converted(weights: Weights, card: Model) -> dict[str, torch.Tensor]:
     }
 
 
-def in_nf4(weight: Packed) -> NF4Tensor:
+def in_nf4(weight: Packed) -> torch.Tensor:
     """A weight in torchao's form. It is not unpacked: `to_nf4` takes many times a weight's size."""
     blocks = nf4_blocks(weight.shape.numel())
     # entrypoint.schemes has refused columns that 64 does not divide
     assert blocks is not None
     dtype, device = weight.scale.dtype, weight.scale.device
     scales, factor, mean = NF4Tensor.double_quantize_scalers(weight.scale.flatten(), 1, blocks[1])
-    return NF4Tensor(
+    packed: torch.Tensor = NF4Tensor(
         SubclassTensorArgs(
             original_shape=weight.shape,
             original_strides=(weight.shape[1], 1),
@@ -95,6 +95,7 @@ def in_nf4(weight: Packed) -> NF4Tensor:
         # its table is in no other place
         nf4=to_nf4(torch.ones(blocks[0], dtype=dtype, device=device), blocks[0], 1).nf4,
     )
+    return packed
 
 
 def taken(weight: torch.Tensor | Packed, rows: torch.Tensor) -> torch.Tensor:
