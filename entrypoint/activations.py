@@ -8,7 +8,14 @@ import functools
 from dataclasses import dataclass
 from math import prod
 
-from entrypoint.methods import LORA_RANK, LORA_TARGETS, TRAITS, linear_weights, nf4_blocks
+from entrypoint.methods import (
+    LORA_RANK,
+    LORA_TARGETS,
+    TRAITS,
+    is_written_out,
+    linear_weights,
+    nf4_blocks,
+)
 from entrypoint.models.card import BYTES_PER_ELEMENT, Model
 from entrypoint.models.tensors import Shape
 from entrypoint.settings import Settings
@@ -62,6 +69,8 @@ class Switches:
     """Activations of a layer are computed again for its gradient."""
     moments: int = 2
     """Numbers that the optimizer keeps for each trained one."""
+    frozen_dtype: str | None = None
+    """Number format of the weights that an adapter is trained beside, where it is another one."""
     second_dtype: str | None = None
     """Number format of a teacher, where it is another one."""
     chunked: bool = True
@@ -142,15 +151,14 @@ class Pass:
 
     @property
     def written_out(self) -> bool:
-        """Whether attention is `tune.attention`'s own, which keeps only its inputs."""
-        return self.cpu and self.dtype == "bf16" and self.switches.window is not None
+        """Whether attention is `tune.attention`'s own, which keeps only its inputs. In fp32 it is
+        not for long rows."""
+        return self.cpu and self.switches.window is not None
 
     @property
     def fused(self) -> bool:
         """Whether feed-forward layers keep only what their written-out gradient needs."""
-        traits = TRAITS[self.settings.method]
-        plain = not (traits.magnitudes or traits.nf4 or traits.fake_quantized)
-        return self.switches.fused and plain and not self.settings.lora_dropout
+        return self.switches.fused and is_written_out(self.settings)
 
     @property
     def widened(self) -> bool:
@@ -183,12 +191,12 @@ class Pass:
             numbers += 2 * (2 * sizes.inner + sizes.hidden) * ("mlp" in targets)
         bytes_of_token = numbers * element + COMPLEX * sizes.head_dim
         found = load.tokens * bytes_of_token
-        if self.written_out:
-            seen = load.row if load.row <= KEPT_PROBABILITIES else 0
-            inputs = sizes.queries + 2 * sizes.keys + sizes.heads * seen
-            found += load.cells * inputs * element
-        else:
-            found += load.cells * (4 * sizes.queries * element + 4 * sizes.heads)
+        seen = load.row if load.row <= KEPT_PROBABILITIES else 0
+        written = (sizes.queries + 2 * sizes.keys + sizes.heads * seen) * element
+        plain = 4 * sizes.queries * element + 4 * sizes.heads
+        if not self.written_out:
+            written = plain
+        found += load.cells * (written if self.dtype == "bf16" else max(written, plain))
         if not self.switches.fused:
             found = int(found * UNFUSED)
         return found + (self.of_rounding() if traits.fake_quantized else 0)

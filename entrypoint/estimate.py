@@ -91,22 +91,27 @@ def switches_of(recipe: str) -> Switches:
     """
     found: Any = OmegaConf.create(recipe)
     optimizer = _component(found, "optimizer").rpartition(".")[2]
-    second = found.get("teacher_dtype")
-    if second not in (None, *BYTES_PER_ELEMENT):
-        raise SettingsError(
-            f"there is no number format {second}",
-            where="--set teacher_dtype",
-            hint=" or ".join(BYTES_PER_ELEMENT),
-        )
     return Switches(
         window=found.get("packing_window"),
         fused=bool(found.get("fused_layers")),
         checkpointing=bool(found.get("enable_activation_checkpointing")),
         moments=MOMENTS.get(optimizer, 2),
-        second_dtype=second,
+        frozen_dtype=_format(found, "frozen_dtype"),
+        second_dtype=_format(found, "teacher_dtype"),
         chunked=found.get("objective", "sft") == "dpo"
         or not _component(found, "loss").startswith(TORCHTUNES_OWN_LOSS),
     )
+
+
+def _format(recipe: Any, key: str) -> str | None:
+    named = recipe.get(key)
+    if named not in (None, *BYTES_PER_ELEMENT):
+        raise SettingsError(
+            f"there is no number format {named}",
+            where=f"--set {key}",
+            hint=" or ".join(BYTES_PER_ELEMENT),
+        )
+    return None if named is None else str(named)
 
 
 def _component(recipe: Any, key: str) -> str:

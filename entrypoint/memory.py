@@ -120,6 +120,9 @@ def footprint(
         build: what torch was built for, which matters on a CPU.
     """
     element, traits = BYTES_PER_ELEMENT[dtype], TRAITS[settings.method]
+    # hidden states are in the format of the weights
+    frozen_dtype = (traits.adapter and switches.frozen_dtype) or dtype
+    frozen = frozen_bytes(settings, model, BYTES_PER_ELEMENT[frozen_dtype])
     cpu = device == "cpu"
     trained = trained_parameters(settings, model) * element
     second, second_size = second_model(settings, model, teacher), element
@@ -129,7 +132,7 @@ def footprint(
     work = Pass(
         settings=settings,
         model=model,
-        dtype=dtype,
+        dtype=frozen_dtype,
         cpu=cpu,
         slow_in_bf16=slow_in_bf16,
         load=load,
@@ -147,8 +150,7 @@ def footprint(
     if cpu:
         lost += REUSED * min(gradients, passing) + UNEVEN * passing * (load.passes > 1)
     parts = Footprint(
-        weights=(frozen_bytes(settings, model, element) if traits.adapter else trained)
-        // processes,
+        weights=(frozen if traits.adapter else trained) // processes,
         adapters=gradients if traits.adapter else 0,
         gradients=gradients,
         optimizer=switches.moments * gradients,

@@ -167,6 +167,13 @@ def linear_weights(tensors: Mapping[str, Shape]) -> dict[str, Shape]:
     }
 
 
+def is_written_out(settings: Settings) -> bool:
+    """Whether `tune/gradients.py` computes the layers: other methods use torchtune's own."""
+    traits = TRAITS[settings.method]
+    own = traits.magnitudes or traits.nf4 or traits.fake_quantized or settings.lora_dropout
+    return not own
+
+
 def trained_parameters(settings: Settings, model: Model) -> int:
     """Numbers that are trained; of fused weights an upper bound."""
     traits = TRAITS[settings.method]

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +100,29 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
         loggers=loggers.chosen(settings.log_to, environ),
         teacher=teacher,
     )
-    recipe = recipe_of(plan)
-    estimate = sizing.estimate_of(plan, recipe)
+    plan, recipe, estimate = as_wide_as_fits(plan)
     if settings.fit_check:
         sizing.check_fits(estimate)
     command = tune_command(plan.recipe, plan.folder.recipe, world, environ, allocator.find(), start)
     launch.check_output(plan.folder, plan.disk_bytes, resumes=settings.resume is not None)
     return Prepared(plan=plan, recipe=recipe, command=command, estimate=estimate)
+
+
+def as_wide_as_fits(plan: Plan) -> tuple[Plan, str, Estimate]:
+    """The plan, its recipe and what it takes; with frozen weights in fp32, if that is faster and
+    there is memory for it. A run that is resumed goes on as it began."""
+    recipe = recipe_of(plan)
+    estimate = sizing.estimate_of(plan, recipe)
+    if not sizing.gains_by_width(estimate):
+        return plan, recipe, estimate
+    wider = replace(plan, variables={**plan.variables, "frozen_dtype": "fp32"})
+    wide = recipe_of(wider)
+    found = sizing.estimate_of(wider, wide)
+    chosen = bool(found.fits)
+    if plan.settings.resume and plan.folder.recipe.is_file():
+        began = yaml.safe_load(plan.folder.recipe.read_text("utf-8"))
+        chosen = began.get("frozen_dtype") is not None
+    return (wider, wide, found) if chosen else (plan, recipe, estimate)
 
 
 def recipe_of(plan: Plan) -> str:
@@ -251,7 +267,7 @@ def show_plan(plan: Plan, estimate: Estimate, console: Console) -> None:
         "saving": f"every {settings.save_every} steps, the last {settings.keep} are kept"
         + (f"; validation every {settings.eval_every}" if settings.eval_every else ""),
         "metrics": ", ".join((plan.folder.metrics.name, *plan.variables["loggers"])),
-        "world": f"{world.device}, {world.dtype}, {world.cores} CPU cores"
+        "world": f"{world.device}, {world.dtype}{beside(plan)}, {world.cores} CPU cores"
         + (f", {world.ranks} processes" if world.ranks > 1 else "")
         + (f" on {world.nodes} nodes" if world.nodes > 1 else ""),
         "memory": sizing.in_short(estimate),
@@ -260,6 +276,12 @@ def show_plan(plan: Plan, estimate: Estimate, console: Console) -> None:
     }
     for name, value in rows.items():
         console.print(f"{name:<7} {value}", markup=False)
+
+
+def beside(plan: Plan) -> str:
+    """The number format of frozen weights, where it is another one."""
+    frozen = plan.variables["frozen_dtype"]
+    return f" (frozen weights in {frozen}, which is faster here)" if frozen else ""
 
 
 def trained(plan: Plan) -> str:

@@ -179,6 +179,7 @@ def make_plan(
         "seed": settings.seed,
         "device": world.device,
         "dtype": world.dtype,
+        "frozen_dtype": None,
         **objectives.variables(settings, model, teacher, max_seq_len, folder),
     }
     return Plan(

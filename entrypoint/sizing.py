@@ -8,6 +8,7 @@ from entrypoint.errors import DoesNotFitError
 from entrypoint.estimate import Asked, Estimate, estimate, switches_of
 from entrypoint.fitting import choices
 from entrypoint.machines import this_machine
+from entrypoint.methods import TRAITS, is_written_out
 from entrypoint.models.companions import FAST
 from entrypoint.plan import Plan
 from entrypoint.units import duration, gib
@@ -64,6 +65,20 @@ def estimate_of(plan: Plan, recipe: str) -> Estimate:
         dtype=world.dtype,
         processes=world.processes,
         nodes=world.nodes,
+    )
+
+
+def gains_by_width(found: Estimate) -> bool:
+    """Whether the run would be faster if frozen weights, and with them hidden states, were in fp32:
+    on a CPU that computes bf16 so, which converts them in each step otherwise."""
+    settings = found.asked.settings
+    return (
+        found.machine.slow_in_bf16
+        and found.dtype == "bf16"
+        and found.processes * found.nodes == 1
+        and TRAITS[settings.method].adapter
+        and is_written_out(settings)
+        and found.asked.switches.fused
     )
 
 

@@ -13,6 +13,9 @@ from entrypoint.activations import ATTENTION_BLOCK, KEPT_PROBABILITIES
 from entrypoint.data.windows import alike
 from entrypoint.tune import products
 
+SHORT = 1024
+"""Longest row for which `_Written` is the faster one in fp32."""
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -129,7 +132,9 @@ def attend(
         q: [1, heads, tokens, head_dim]; so is what is returned.
         k, v: [1, heads or fewer, tokens, head_dim]; each serves as many neighbouring heads of q.
     """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not dropout_p:
+    longest = max(group.length for group in arrangement.groups)
+    faster = q.dtype == torch.bfloat16 or longest <= SHORT
+    if q.device.type == "cpu" and faster and not dropout_p:
         attended: torch.Tensor = _Written.apply(q, k, v, arrangement)  # type: ignore[no-untyped-call]
         return attended
     each = q.shape[1] // k.shape[1]
@@ -154,7 +159,7 @@ def attend(
 
 class _Written(torch.autograd.Function):
     """Written out as batched products: forward and backward, PyTorch's fused attention takes twice
-    as long on a CPU, for rows of a hundred tokens in bf16. Heads that share a key are one product.
+    as long on a CPU, for rows of a hundred tokens. Heads that share a key are one product.
     Probabilities of short rows are kept for the gradient, those of long ones computed again."""
 
     @staticmethod

@@ -61,9 +61,9 @@ def _turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     shape = (*x.shape[:-1], -1, 2)
     pairs = torch.view_as_complex(x.float().reshape(shape))
     # no view of the product, which Gemma 2 would not be allowed to change in place
-    turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    turned.view(shape).copy_(torch.view_as_real(pairs * turns))
-    return turned
+    turned = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    torch.mul(pairs, turns, out=torch.view_as_complex(turned.view(shape)))
+    return turned.to(x.dtype)
 
 
 def _project(x: torch.Tensor, weights: Weights) -> tuple[torch.Tensor, torch.Tensor | None]:

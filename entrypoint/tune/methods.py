@@ -163,6 +163,13 @@ def method_of(recipe: DictConfig) -> Method:
     return Full(quantizer)
 
 
+def convert_frozen(model: nn.Module, dtype: torch.dtype) -> None:
+    """Put the weights that are not trained into another number format, one after the other."""
+    for weight in model.parameters():
+        if not weight.requires_grad:
+            weight.data = weight.data.to(dtype)
+
+
 def _place(ranks: Ranks) -> torch.device:
     # a model that will be spread is built beside the devices, each of which gets its part
     return ranks.device if ranks.size == 1 else torch.device("cpu")

@@ -4,6 +4,7 @@ A window is one sequence without padding. Which rows share one changes nothing i
 positions start anew with every row, attention stays within it, and the loss is a sum over labels.
 """
 
+import bisect
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,30 +51,43 @@ class Window:
     kept: torch.Tensor | None
     """Tokens that are computed; None when all are."""
     places: torch.Tensor | None
-    """[tokens of the window]: which of these stands for each"""
+    """[tokens of the window]: which of these stands for each; None where tokens are asked for"""
     asked: torch.Tensor | None
     """As in Documents."""
 
 
 @functools.lru_cache(maxsize=4)
 def window_of(documents: Documents, device: torch.device) -> Window:
-    """The documents' window; tokens that begin several rows are computed once."""
-    starts = [0, *accumulate(documents.lengths)]
-    twins = range(starts[-1]) if documents.twins is None else documents.twins
-    kept = [token for token, twin in enumerate(twins) if token == twin]
+    """The documents' window; tokens that begin several rows are computed once, and none behind the
+    last one of a row that is asked for."""
+    tokens = sum(documents.lengths)
+    rows = seen_by_asked(documents)
+    twins = range(tokens) if documents.twins is None else documents.twins
+    kept = sorted({twins[token] for row in rows for token in row})
     number = {token: place for place, token in enumerate(kept)}
-    places = [number[twin] for twin in twins]
-    arrangement = arrange([places[start:end] for start, end in pairwise(starts)], device)
+    arrangement = arrange([[number[twins[token]] for token in row] for row in rows], device)
     index = functools.partial(torch.tensor, device=device)
-    asked = None
+    asked, places = None, None
     if documents.asked is not None:
         asked = index(documents.asked)
-        arrangement = replace(
-            arrangement, asked=index([places[token] for token in documents.asked])
-        )
-    if documents.twins is None:
-        return Window(starts[-1], arrangement, None, None, asked)
-    return Window(starts[-1], arrangement, index(kept), index(places), asked)
+        places_asked = index([number[twins[token]] for token in documents.asked])
+        arrangement = replace(arrangement, asked=places_asked)
+    elif documents.twins is not None:
+        places = index([number[twin] for twin in twins])
+    return Window(tokens, arrangement, index(kept) if len(kept) < tokens else None, places, asked)
+
+
+def seen_by_asked(documents: Documents) -> list[range]:
+    """Tokens of each row up to the last one that is asked for: no other sees those behind it. Rows
+    of which none is asked for are left out; where that would be all, nothing is."""
+    starts = [0, *accumulate(documents.lengths)]
+    rows = [range(start, end) for start, end in pairwise(starts)]
+    if not documents.asked:
+        return rows
+    last = dict.fromkeys(range(len(rows)), -1)
+    for token in sorted(documents.asked):
+        last[bisect.bisect_right(starts, token) - 1] = token
+    return [range(row[0], last[number] + 1) for number, row in enumerate(rows) if last[number] >= 0]
 
 
 class DocumentAttention:

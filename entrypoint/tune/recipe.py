@@ -1,8 +1,8 @@
 """Tunecask's recipe: `tune run entrypoint.tune.recipe --config FILE`.
 
 Reads the keys of torchtune's recipes and builds from them what the training loop takes. Keys of our
-own: objective, packing_window, fused_layers, save_every_n_steps, keep_checkpoints, resume,
-validation, reference_folder and teacher_dtype.
+own: objective, packing_window, fused_layers, frozen_dtype, save_every_n_steps, keep_checkpoints,
+resume, validation, reference_folder and teacher_dtype.
 """
 
 import signal
@@ -31,7 +31,12 @@ from entrypoint.errors import ExitCode, Interrupted, SettingsError, TrainError  
 from entrypoint.tune import checkpoints, worlds  # noqa: E402
 from entrypoint.tune.batches import Schedule  # noqa: E402
 from entrypoint.tune.loop import Habits, Loop  # noqa: E402
-from entrypoint.tune.methods import Method, full_weights, method_of  # noqa: E402
+from entrypoint.tune.methods import (  # noqa: E402
+    Method,
+    convert_frozen,
+    full_weights,
+    method_of,
+)
 from entrypoint.tune.metrics import MetricStream  # noqa: E402
 from entrypoint.tune.objectives import building  # noqa: E402
 from entrypoint.tune.stopping import Stop, listening  # noqa: E402
@@ -85,7 +90,7 @@ def train(recipe: DictConfig, ranks: Ranks, stop: Stop) -> None:
     Raises:
         TrainError: see `Loop`; SettingsError when a key asks for what this recipe lacks.
     """
-    _refuse(recipe)
+    _refuse(recipe, ranks)
     noise.hide_passing_files()
     stream = config.instantiate(recipe.metric_logger) if ranks.leads else None
     with stream or nullcontext():
@@ -100,6 +105,8 @@ def train(recipe: DictConfig, ranks: Ranks, stop: Stop) -> None:
         loop.load_best()
         allocator.give_back()  # what steps took is of no use to copies of weights
         with allocator.giving_back():
+            if recipe.get("frozen_dtype"):
+                convert_frozen(loop.model, training.get_dtype(recipe.dtype, device=ranks.device))
             weights = full_weights(loop.model, ranks)
             if ranks.leads:
                 artifacts = method.artifacts(dict(weights))
@@ -214,6 +221,8 @@ def build_model(recipe: DictConfig, ranks: Ranks, method: Method, checkpointer: 
     with training.set_default_dtype(dtype), method.place(ranks):
         model = method.build(recipe.model)
     method.prepare(model, checkpointer.load_checkpoint()[training.MODEL_KEY], ranks)
+    if name := recipe.get("frozen_dtype"):
+        convert_frozen(model, training.get_dtype(name, device=ranks.device))
     if recipe.get("compile"):
         training.compile_model(model, verbose=False)
     if recipe.get("enable_activation_checkpointing"):
@@ -229,12 +238,20 @@ def _rows(dataset: DictConfig | ListConfig, tokenizer: Any) -> Any:
     return config.instantiate(dataset, tokenizer)
 
 
-def _refuse(recipe: DictConfig) -> None:
+def _refuse(recipe: DictConfig, ranks: Ranks) -> None:
     for key, instead in NOT_HERE.items():
         parent, _, name = key.rpartition(".")
         node = recipe.get(parent) if parent else recipe
         if OmegaConf.is_dict(node) and node.get(name):
             raise SettingsError(f"{key} is not for this recipe", where="the recipe", hint=instead)
+    if recipe.get("frozen_dtype") not in (None, recipe.dtype) and not (
+        _is_plain_lora(recipe) and ranks.size == 1
+    ):
+        raise SettingsError(
+            "frozen_dtype is for LoRA without dropout, with fused_layers, in one process",
+            where="the recipe",
+            hint="leave it out",
+        )
     if recipe.get("enable_activation_offloading") and (
         recipe.device == "cpu" or not recipe.get("enable_activation_checkpointing")
     ):
@@ -242,6 +259,14 @@ def _refuse(recipe: DictConfig) -> None:
             "enable_activation_offloading needs a GPU and enable_activation_checkpointing",
             where="the recipe",
         )
+
+
+def _is_plain_lora(recipe: DictConfig) -> bool:
+    """Whether all adapted layers are computed by `tune/gradients.py`."""
+    model = recipe.model
+    other = model.get("use_dora") or model.get("quantize_base") or model.get("lora_dropout")
+    plain = "lora_rank" in model and recipe.get("fused_layers")
+    return bool(plain and not (other or recipe.get("quantizer")))
 
 
 if __name__ == "__main__":
