@@ -187,8 +187,9 @@ class _Written(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         arrangement: Arrangement = ctx.arrangement
         wide = products.precision(gradient)
-        beside = [part.to(wide) for part in ctx.saved_tensors[:3]]
-        kept = list(ctx.saved_tensors[3:])
+        # asked for once: where layers are computed again, a second time is an error
+        inputs = list(ctx.saved_tensors)
+        beside, kept = [part.to(wide) for part in inputs[:3]], inputs[3:]
         head_dim = gradient.shape[-1]
         heads = len(beside[1]) // len(arrangement.tokens)
         flat = flatten(arrangement, heads)

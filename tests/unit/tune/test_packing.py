@@ -132,7 +132,9 @@ def test_the_last_layer_ends_at_tokens_with_a_label(recomputed: bool):
     results = logits(found)
     for hook in hooks:
         hook.remove()
-    assert seen[:2] == [6, 5], "1 2 3 4, 5, 6 of all; 5 labels, of which the 3 is one of two rows'"
+    assert seen[:2] == [3, 5], (
+        "1 2 3, and of all what says the labels: 2 for 3 and 5, 3 for 4 and 6"
+    )
     for one, other in zip(results, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
