@@ -14,6 +14,7 @@ from entrypoint.methods import (
     NF4_BYTES,
     TRAITS,
     adapted_weights,
+    is_written_out,
     linear_weights,
     nf4_blocks,
     trained_parameters,
@@ -121,7 +122,8 @@ def footprint(
     """
     element, traits = BYTES_PER_ELEMENT[dtype], TRAITS[settings.method]
     # hidden states are in the format of the weights
-    frozen_dtype = (traits.adapter and switches.frozen_dtype) or dtype
+    wide = traits.adapter and is_written_out(settings)
+    frozen_dtype = (wide and switches.frozen_dtype) or dtype
     frozen = frozen_bytes(settings, model, BYTES_PER_ELEMENT[frozen_dtype])
     cpu = device == "cpu"
     trained = trained_parameters(settings, model) * element

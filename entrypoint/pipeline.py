@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,17 @@ from entrypoint.comparing import check_gates, conclude
 from entrypoint.errors import SettingsError
 from entrypoint.estimate import Estimate
 from entrypoint.evaluation.request import Evaluation
+from entrypoint.machines import this_machine
 from entrypoint.methods import trained_parameters
 from entrypoint.models.companions import FAST
 from entrypoint.models.source import short_name
 from entrypoint.models.tokenizers import CONVERT
 from entrypoint.objectives import said
-from entrypoint.plan import Plan, decided, make_plan, option_of_key
+from entrypoint.plan import Plan, make_plan
 from entrypoint.preparation import check_rows, meeting
 from entrypoint.quantization.folder import capability, check_sizes, quantize
 from entrypoint.quantizing import samples_of_run
-from entrypoint.render import check_agreement, render
+from entrypoint.rendering import as_wide_as_fits
 from entrypoint.reporting import report
 from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import default_output
@@ -100,44 +101,12 @@ def prepare(settings: Settings, environ: Mapping[str, str], start: Start = ALONE
         loggers=loggers.chosen(settings.log_to, environ),
         teacher=teacher,
     )
-    plan, recipe, estimate = as_wide_as_fits(plan)
+    plan, recipe, estimate = as_wide_as_fits(plan, this_machine(world), sizing.look(plan))
     if settings.fit_check:
         sizing.check_fits(estimate)
     command = tune_command(plan.recipe, plan.folder.recipe, world, environ, allocator.find(), start)
     launch.check_output(plan.folder, plan.disk_bytes, resumes=settings.resume is not None)
     return Prepared(plan=plan, recipe=recipe, command=command, estimate=estimate)
-
-
-def as_wide_as_fits(plan: Plan) -> tuple[Plan, str, Estimate]:
-    """The plan, its recipe and what it takes; with frozen weights in fp32, if that is faster and
-    there is memory for it. A run that is resumed goes on as it began."""
-    recipe = recipe_of(plan)
-    estimate = sizing.estimate_of(plan, recipe)
-    if not sizing.gains_by_width(estimate):
-        return plan, recipe, estimate
-    wider = replace(plan, variables={**plan.variables, "frozen_dtype": "fp32"})
-    wide = recipe_of(wider)
-    found = sizing.estimate_of(wider, wide)
-    chosen = bool(found.fits)
-    if plan.settings.resume and plan.folder.recipe.is_file():
-        began = yaml.safe_load(plan.folder.recipe.read_text("utf-8"))
-        chosen = began.get("frozen_dtype") is not None
-    return (wider, wide, found) if chosen else (plan, recipe, estimate)
-
-
-def recipe_of(plan: Plan) -> str:
-    """The rendered recipe of a plan.
-
-    Raises:
-        SettingsError: the template or an override is not valid, or contradicts the plan.
-    """
-    settings, template = plan.settings, plan.template
-    recipe = render(
-        templates.read(template), plan.variables, settings.overrides, name=str(template)
-    )
-    options = option_of_key(settings)
-    check_agreement(recipe, decided(plan), options, name=f"{template} with --set")
-    return recipe
 
 
 def fine_tune(

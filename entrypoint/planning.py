@@ -26,8 +26,8 @@ from entrypoint.models import source
 from entrypoint.models.card import Model
 from entrypoint.models.published import known
 from entrypoint.objectives import TASKS
-from entrypoint.pipeline import recipe_of
 from entrypoint.plan import Plan, make_plan
+from entrypoint.rendering import as_wide_as_fits
 from entrypoint.results import Told
 from entrypoint.run_folder import RunFolder, default_output
 from entrypoint.runs.record import metrics_of
@@ -154,7 +154,8 @@ def answer(
 ) -> Answer:
     """What the run takes there, and what fits."""
     world = plan.world
-    asked: Asked = sizing.asked_by(plan, recipe_of(plan), rows)
+    plan, recipe, _ = as_wide_as_fits(plan, machine, rows)
+    asked: Asked = sizing.asked_by(plan, recipe, rows)
     speed: Speed | None = None
     if tokens_per_second is not None:
         speed = speed_by_tokens(asked, tokens_per_second, world.ranks, known_by)

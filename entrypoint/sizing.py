@@ -7,7 +7,7 @@ from entrypoint.data.lengths import Lengths
 from entrypoint.errors import DoesNotFitError
 from entrypoint.estimate import Asked, Estimate, estimate, switches_of
 from entrypoint.fitting import choices
-from entrypoint.machines import this_machine
+from entrypoint.machines import Machine
 from entrypoint.methods import TRAITS, is_written_out
 from entrypoint.models.companions import FAST
 from entrypoint.plan import Plan
@@ -31,18 +31,18 @@ PARTS = {
 """Part of a footprint -> its name for people."""
 
 
-def asked_by(plan: Plan, recipe: str, rows: Lengths | None = None) -> Asked:
+def asked_by(plan: Plan, recipe: str, rows: Lengths) -> Asked:
     """What an estimate of a plan starts from.
 
     Args:
         recipe: the rendered YAML.
-        rows: of the plan's data set, where they were looked at before.
+        rows: of the plan's data set; see `look`.
     """
     return Asked(
         settings=plan.settings,
         model=plan.model,
         teacher=plan.teacher,
-        lengths=rows or look(plan),
+        lengths=rows,
         switches=switches_of(recipe),
         steps=plan.steps,
         epochs=plan.epochs,
@@ -56,12 +56,12 @@ def look(plan: Plan) -> Lengths:
     return lengths.look(plan.dataset, folder if counted else None, plan.variables["max_seq_len"])
 
 
-def estimate_of(plan: Plan, recipe: str) -> Estimate:
-    """What a plan takes on this machine."""
+def estimate_of(plan: Plan, recipe: str, machine: Machine, rows: Lengths) -> Estimate:
+    """What a plan takes on such a machine; see `asked_by`."""
     world = plan.world
     return estimate(
-        asked_by(plan, recipe),
-        this_machine(world),
+        asked_by(plan, recipe, rows),
+        machine,
         dtype=world.dtype,
         processes=world.processes,
         nodes=world.nodes,

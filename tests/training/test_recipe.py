@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -319,6 +320,46 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_rows(
 def test_keys_that_would_do_nothing_are_refused(tiny_model: Path, tmp_path: Path, key: str):
     with pytest.raises(SettingsError, match=key):
         train(recipe(tiny_model, tmp_path / "run", f"+{key}=true"))
+
+
+def test_frozen_weights_in_fp32_are_saved_as_they_were_and_learn_as_all_in_fp32(
+    tiny_model: Path, tmp_path: Path
+):
+    wide = train(recipe(tiny_model, tmp_path / "wide", "frozen_dtype=fp32", dtype="bf16"))
+    exact = train(recipe(tiny_model, tmp_path / "exact", dtype="fp32"))
+    # what is left is the adapter's own format, in which it is trained
+    assert losses(wide) == pytest.approx(losses(exact), abs=0.01)
+    before, after = load_file(tiny_model / "model.safetensors"), final(tmp_path / "wide")
+    assert {weight.dtype for weight in after.values()} == {torch.bfloat16}
+    assert torch.equal(
+        after["model.embed_tokens.weight"], before["model.embed_tokens.weight"].bfloat16()
+    )
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert not torch.equal(after[name], before[name].bfloat16())
+    key = ("frozen_dtype=fp32",)
+    with pytest.raises(Interrupted):
+        train(recipe(tiny_model, tmp_path / "run", *key, dtype="bf16"), stop_after=3)
+    resumed = train(recipe(tiny_model, tmp_path / "run", *key, dtype="bf16", resume="auto"))
+    assert losses(resumed) == losses(wide)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "settings"),
+    [
+        ((), {"method": "full"}),
+        ((), {"method": "dora"}),
+        ((), {"method": "qlora"}),
+        ((), {"method": "qat-lora"}),
+        ((), {"lora_dropout": 0.1}),
+        (("fused_layers=false",), {}),
+    ],
+)
+def test_frozen_weights_in_another_format_are_for_plain_lora(
+    overrides: tuple[str, ...], settings: dict[str, Any], tiny_model: Path, tmp_path: Path
+):
+    asked = ("frozen_dtype=fp32", *overrides)
+    with pytest.raises(SettingsError, match="frozen_dtype is for LoRA without dropout"):
+        train(recipe(tiny_model, tmp_path / "run", *asked, dtype="bf16", **settings))
 
 
 def test_offloading_needs_a_gpu(tiny_model: Path, tmp_path: Path):

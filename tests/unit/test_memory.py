@@ -49,6 +49,18 @@ def test_weights_gradients_and_optimizer_are_those_of_the_method():
     assert lora.weights - qlora.weights == pytest.approx(in_layers * (2 - NF4_BYTES), rel=1e-6)
 
 
+def test_frozen_weights_in_fp32_have_hidden_states_in_fp32_beside_them():
+    wide = replace(PACKED, frozen_dtype="fp32")
+    found, plain = needs(device="cpu", switches=wide), needs(device="cpu")
+    assert found.weights == SMALL.parameters * 4 == 2 * plain.weights
+    assert (found.adapters, found.optimizer) == (plain.adapters, plain.optimizer)
+    exact = needs(device="cpu", dtype="fp32")
+    passing = [one.activations + one.gradients for one in (found, exact, plain)]
+    assert passing[0] == passing[1] > passing[2]
+    # nothing is frozen there
+    assert needs(method="full", switches=wide) == needs(method="full")
+
+
 def test_processes_divide_weights_and_gather_those_of_a_layer():
     alone, among_four = needs(method="full"), needs(method="full", processes=4)
     assert among_four.state * 4 == alone.state

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from entrypoint import hardware, machines, sizing
+from entrypoint import hardware, machines, pipeline, sizing
 from entrypoint.cli import run
 from entrypoint.errors import DoesNotFitError, SettingsError
 from entrypoint.machines import GIB, GPUS, SIZES, named, this_machine
+from entrypoint.settings import Settings
 from entrypoint.topology import World
 
 LLAMA_70B = "meta-llama/Llama-3.1-70B"
@@ -104,6 +105,48 @@ def test_an_earlier_run_without_steps_is_refused(tmp_path: Path, capsys: Any):
     assert "metrics.jsonl" in capsys.readouterr().err
 
 
+def test_a_cpu_that_is_slow_in_bf16_has_frozen_weights_in_fp32_when_they_fit(
+    asked: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(hardware, "is_slow_in_bf16", lambda: True)
+    cpu = ("--device", "cpu", "--dtype", "bf16", "--method", "lora")
+
+    def weights(memory: int, *more: str) -> tuple[int, int]:
+        monkeypatch.setattr(hardware, "read_memory", lambda: (memory, memory))
+        (found,) = asked(*cpu, *more)[1]["machines"]
+        return found["memory_bytes"]["weights"], found["memory_bytes"]["total"]
+
+    wide, total = weights(64 * GIB)
+    assert weights(total)[0] == wide
+    narrow, _ = weights(total - 1)
+    assert wide == 2 * narrow
+    assert weights(64 * GIB, "--set", "frozen_dtype=bf16")[0] == narrow
+    assert weights(64 * GIB, "--lora-dropout", "0.1")[0] == narrow
+    assert weights(64 * GIB, "--nproc-per-node", "2")[0] == narrow // 2
+    monkeypatch.setattr(hardware, "is_slow_in_bf16", lambda: False)
+    assert weights(64 * GIB)[0] == narrow
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_run_that_is_resumed_goes_on_in_the_format_that_it_began_in(
+    fits: bool, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(hardware, "is_slow_in_bf16", lambda: True)
+    given = Settings(model=str(tiny_model), device="cpu", dtype="bf16", output=tmp_path / "run")
+
+    def prepared(memory: int, **more: Any) -> pipeline.Prepared:
+        monkeypatch.setattr(hardware, "read_memory", lambda: (memory, memory))
+        return pipeline.prepare(replace(given, fit_check=False, **more), {})
+
+    memory = 64 * GIB if fits else 1
+    began = prepared(memory)
+    assert began.plan.variables["frozen_dtype"] == ("fp32" if fits else None)
+    began.plan.folder.root.mkdir()
+    began.plan.folder.recipe.write_text(began.recipe)
+    again = prepared(1 if fits else 64 * GIB, resume="auto")
+    assert again.plan.variables["frozen_dtype"] == began.plan.variables["frozen_dtype"]
+
+
 def test_more_gpus_divide_weights_and_steps(asked: Any):
     one = ["--model", LLAMA_8B, "--method", "full", "--on", "H100-80GB"]
     _, alone = asked(*one)
@@ -131,6 +174,7 @@ def test_a_variable_of_another_objective_is_left_alone(asked: Any, monkeypatch: 
         (["--set", "loss=null"], 3, "no loss._component_"),
         (["--set", "optimizer=null"], 3, "no optimizer._component_"),
         (["kd", "--set", "teacher_dtype=fp8"], 3, "no number format fp8"),
+        (["--set", "frozen_dtype=fp8"], 3, "no number format fp8"),
         (["--on", ""], 3, "no machine is named"),
         (["--on", "Standard_NC24ads_A100_v4", "--nproc-per-node", "8"], 3, "need as many GPUs"),
         (["--utilization", "0.5", "--tokens-per-second", "9"], 2, "both say how fast"),

@@ -19,7 +19,12 @@ compat.apply()
 
 from entrypoint.data.windows import best_fit  # noqa: E402
 from entrypoint.tune.batches import Packed  # noqa: E402
-from entrypoint.tune.packing import Documents, attend_by_document  # noqa: E402
+from entrypoint.tune.packing import (  # noqa: E402
+    Documents,
+    attend_by_document,
+    seen_by_asked,
+    window_of,
+)
 from entrypoint.tune.tokenizer import ChatTokenizer  # noqa: E402
 
 
@@ -137,6 +142,33 @@ def test_the_last_layer_ends_at_tokens_with_a_label(recomputed: bool):
     )
     for one, other in zip(results, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "asked", "rows"),
+    [
+        ((3, 4), None, [range(3), range(3, 7)]),
+        ((3, 4), (1, 4, 5), [range(2), range(3, 6)]),
+        ((3, 4), (2, 3), [range(3), range(3, 4)]),
+        ((3, 4, 2), (1, 8), [range(2), range(7, 9)]),
+        ((3, 4), (), [range(3), range(3, 7)]),
+    ],
+)
+def test_rows_end_at_the_last_token_that_is_asked_for(
+    lengths: tuple[int, ...], asked: tuple[int, ...] | None, rows: list[range]
+):
+    assert seen_by_asked(Documents(lengths=lengths, asked=asked)) == rows
+
+
+def test_a_beginning_is_computed_for_the_row_that_needs_it_though_another_ended_before():
+    # 1 2 of the first row, of which the second goes on to 3; the first is asked for at 1 alone
+    documents = Documents(lengths=(2, 4), twins=(0, 1, 0, 1, 4, 5), asked=(0, 4))
+    window = window_of(documents, torch.device("cpu"))
+    assert window.kept is not None
+    assert window.kept.tolist() == [0, 1, 4]
+    assert window.arrangement.asked is not None
+    assert window.arrangement.asked.tolist() == [0, 2]
+    assert sorted(group.length for group in window.arrangement.groups) == [1, 3]
 
 
 def test_where_something_is_dropped_every_row_is_computed():
