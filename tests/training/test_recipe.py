@@ -367,11 +367,16 @@ def test_offloading_needs_a_gpu(tiny_model: Path, tmp_path: Path):
         train(recipe(tiny_model, tmp_path / "run", "enable_activation_offloading=true"))
 
 
-@METHODS
-def test_activation_checkpointing_changes_nothing(method: str, tiny_model: Path, tmp_path: Path):
-    plain = train(recipe(tiny_model, tmp_path / "plain", method=method))
+@pytest.mark.parametrize(
+    ("method", "dtype"), [("lora", "fp32"), ("full", "fp32"), ("lora", "bf16"), ("full", "bf16")]
+)
+def test_activation_checkpointing_changes_nothing(
+    method: str, dtype: str, tiny_model: Path, tmp_path: Path
+):
+    given = {"method": method, "dtype": dtype}
+    plain = train(recipe(tiny_model, tmp_path / "plain", **given))
     key = "enable_activation_checkpointing=true"
     with pytest.raises(Interrupted):
-        train(recipe(tiny_model, tmp_path / "run", key, method=method), stop_after=3)
-    saving = train(recipe(tiny_model, tmp_path / "run", key, method=method, resume="auto"))
+        train(recipe(tiny_model, tmp_path / "run", key, **given), stop_after=3)
+    saving = train(recipe(tiny_model, tmp_path / "run", key, **given, resume="auto"))
     assert losses(saving) == pytest.approx(losses(plain), abs=1e-6)
