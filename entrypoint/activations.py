@@ -151,8 +151,8 @@ class Pass:
 
     @property
     def written_out(self) -> bool:
-        """Whether attention is `tune.attention`'s own, which keeps only its inputs. In fp32 it is
-        not for long rows."""
+        """Whether attention is `tune.attention`'s own, which keeps only its inputs; in fp32 for
+        short rows alone, so the larger of both ways is counted there."""
         return self.cpu and self.switches.window is not None
 
     @property
@@ -191,12 +191,13 @@ class Pass:
             numbers += 2 * (2 * sizes.inner + sizes.hidden) * ("mlp" in targets)
         bytes_of_token = numbers * element + COMPLEX * sizes.head_dim
         found = load.tokens * bytes_of_token
-        seen = load.row if load.row <= KEPT_PROBABILITIES else 0
-        written = (sizes.queries + 2 * sizes.keys + sizes.heads * seen) * element
-        plain = 4 * sizes.queries * element + 4 * sizes.heads
-        if not self.written_out:
-            written = plain
-        found += load.cells * (written if self.dtype == "bf16" else max(written, plain))
+        ways = []
+        if self.written_out:
+            seen = load.row if load.row <= KEPT_PROBABILITIES else 0
+            ways.append((sizes.queries + 2 * sizes.keys + sizes.heads * seen) * element)
+        if not self.written_out or self.dtype == "fp32":
+            ways.append(4 * sizes.queries * element + 4 * sizes.heads)
+        found += load.cells * max(ways)
         if not self.switches.fused:
             found = int(found * UNFUSED)
         return found + (self.of_rounding() if traits.fake_quantized else 0)

@@ -236,7 +236,7 @@ def show_plan(plan: Plan, estimate: Estimate, console: Console) -> None:
         "saving": f"every {settings.save_every} steps, the last {settings.keep} are kept"
         + (f"; validation every {settings.eval_every}" if settings.eval_every else ""),
         "metrics": ", ".join((plan.folder.metrics.name, *plan.variables["loggers"])),
-        "world": f"{world.device}, {world.dtype}{beside(plan)}, {world.cores} CPU cores"
+        "world": f"{world.device}, {world.dtype}{beside(estimate)}, {world.cores} CPU cores"
         + (f", {world.ranks} processes" if world.ranks > 1 else "")
         + (f" on {world.nodes} nodes" if world.nodes > 1 else ""),
         "memory": sizing.in_short(estimate),
@@ -247,10 +247,10 @@ def show_plan(plan: Plan, estimate: Estimate, console: Console) -> None:
         console.print(f"{name:<7} {value}", markup=False)
 
 
-def beside(plan: Plan) -> str:
+def beside(estimate: Estimate) -> str:
     """The number format of frozen weights, where it is another one."""
-    frozen = plan.variables["frozen_dtype"]
-    return f" (frozen weights in {frozen}, which is faster here)" if frozen else ""
+    frozen = estimate.asked.switches.frozen_dtype
+    return "" if frozen in (None, estimate.dtype) else f" (frozen weights in {frozen})"
 
 
 def trained(plan: Plan) -> str:

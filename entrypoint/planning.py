@@ -154,8 +154,8 @@ def answer(
 ) -> Answer:
     """What the run takes there, and what fits."""
     world = plan.world
-    plan, recipe, _ = as_wide_as_fits(plan, machine, rows)
-    asked: Asked = sizing.asked_by(plan, recipe, rows)
+    plan, _, found = as_wide_as_fits(plan, machine, rows)
+    asked: Asked = found.asked
     speed: Speed | None = None
     if tokens_per_second is not None:
         speed = speed_by_tokens(asked, tokens_per_second, world.ranks, known_by)

@@ -94,8 +94,8 @@ def is_trained_for(scheme: Scheme, method: str | None) -> bool:
 
 
 def can_round_by_rows(scheme: Scheme, world: World) -> bool:
-    """Whether sample rows can tell how to round: to 4 bits in the form that is not packed, and
-    activations to 8 bits beside a weight of as many."""
+    """Whether sample rows can tell how to round: to 4 bits, but for int4 that is packed for a GPU,
+    and activations to 8 bits beside a weight of as many."""
     packed = scheme.method == "int4-weight-only" and world.device == "cuda"
     return scheme.method in BY_ROWS and not packed
 

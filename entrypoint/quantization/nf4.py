@@ -21,7 +21,8 @@ from entrypoint.quantization.packed import Packed, pairs
 from entrypoint.quantization.rounding import Inputs, Table, compensated, fitted_scales
 from entrypoint.topology import World
 
-GRID = Table(get_4bit_type("nf4", device="cpu"), largest=[1 + 0.05 * step for step in range(9)])
+LARGEST = tuple(1 + 0.05 * step for step in range(9))
+"""At which the largest weight of a block is tried to be; see `entrypoint.quantization.rounding`."""
 
 
 def quantizer(world: World, alone: Collection[str]) -> Bnb4BitHfQuantizer:
@@ -41,6 +42,11 @@ def quantizer(world: World, alone: Collection[str]) -> Bnb4BitHfQuantizer:
     return Bnb4BitHfQuantizer(written, pre_quantized=True)
 
 
+def numbers(device: torch.device) -> Table:
+    """NF4's sixteen."""
+    return Table(get_4bit_type("nf4", device=device), LARGEST)
+
+
 def to_nearest(weight: torch.Tensor) -> Params4bit:
     """A weight in blocks of 64, with scales in 8 bits."""
     packed: Any = Params4bit(weight.detach(), quant_type="nf4")
@@ -51,10 +57,11 @@ def to_nearest(weight: torch.Tensor) -> Params4bit:
 
 def by_rows(weight: torch.Tensor, inputs: Inputs) -> Params4bit:
     """The same, rounded so that the layer's output changes least on inputs such as these."""
-    scale = fitted_scales(weight, NF4_BLOCK, inputs.importance, GRID)
+    grid = numbers(weight.device)
+    scale = fitted_scales(weight, NF4_BLOCK, inputs.importance, grid)
     # a weight that is its scale everywhere, to have these in the form that they are stored in
     packed = to_nearest(scale.repeat_interleave(NF4_BLOCK, 1))
-    codes = compensated(weight, inputs, _scale(packed), GRID)
+    codes = compensated(weight, inputs, _scale(packed), grid)
     packed.data.copy_(pairs(codes).view(packed.shape))
     return packed
 
@@ -93,7 +100,8 @@ def put(model: Any, name: str, weight: Params4bit) -> None:
             bias=linear.bias is not None,
             compute_dtype=linear.weight.dtype,
         )
-    weight.module, packed.quant_state = packed, weight.quant_state
+    weight.module = packed
+    packed.quant_state = weight.quant_state
     packed.weight = weight
     # it may be in a file that has not been read
     packed.bias = linear.bias

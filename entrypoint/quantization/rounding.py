@@ -52,7 +52,7 @@ class Table:
     """Any numbers; their places in the table are stored.
 
     Args:
-        numbers: fp32, ascending.
+        numbers: fp32, ascending, where the weights are that become them.
         largest: see `Grid`.
     """
 
@@ -61,11 +61,10 @@ class Table:
         self._borders = (numbers[1:] + numbers[:-1]) / 2
 
     def code(self, quotients: torch.Tensor) -> torch.Tensor:
-        borders = self._borders.to(quotients.device)
-        return torch.bucketize(quotients, borders, out_int32=True)
+        return torch.bucketize(quotients, self._borders, out_int32=True)
 
     def number(self, codes: torch.Tensor) -> torch.Tensor:
-        return self.numbers.to(codes.device)[codes]
+        return self.numbers[codes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +105,7 @@ def fitted_scales(
         weight: [rows, columns].
         group: columns that share a scale.
         importance: of the columns; see `Inputs`.
+        grid: what weights are rounded to.
 
     Returns:
         [rows, groups], in the format of the weight.
@@ -122,8 +122,8 @@ def _fitted_scales(
     largest = parts.abs().amax(-1).clamp(min=torch.finfo(dtype).tiny * 2**8)
     best = largest.new_full(largest.shape, torch.inf)
     found = torch.empty_like(largest)
-    for number in grid.largest:
-        scale = (largest / number).to(dtype).float()
+    for most in grid.largest:
+        scale = (largest / most).to(dtype).float()
         rest = grid.number(grid.code(parts / scale[..., None]))
         rest.mul_(scale[..., None]).sub_(parts)
         error = rest.square_().mul_(weights).sum(-1)
@@ -141,6 +141,7 @@ def compensated(
     Args:
         weight: [rows, columns].
         scale: [rows, groups]; groups divide the columns evenly.
+        grid: what weights are rounded to.
 
     Returns:
         Codes, int8, [rows, columns]. A weight becomes its code's number times its group's scale.

@@ -51,7 +51,8 @@ class Window:
     kept: torch.Tensor | None
     """Tokens that are computed; None when all are."""
     places: torch.Tensor | None
-    """[tokens of the window]: which of these stands for each; None where tokens are asked for"""
+    """[tokens of the window]: which of these stands for each; None where tokens are asked for, or
+    each stands for itself"""
     asked: torch.Tensor | None
     """As in Documents."""
 
@@ -79,10 +80,10 @@ def window_of(documents: Documents, device: torch.device) -> Window:
 
 def seen_by_asked(documents: Documents) -> list[range]:
     """Tokens of each row up to the last one that is asked for: no other sees those behind it. Rows
-    of which none is asked for are left out; where that would be all, nothing is."""
+    of which none is asked for are left out."""
     starts = [0, *accumulate(documents.lengths)]
     rows = [range(start, end) for start, end in pairwise(starts)]
-    if not documents.asked:
+    if documents.asked is None:
         return rows
     last = dict.fromkeys(range(len(rows)), -1)
     for token in sorted(documents.asked):

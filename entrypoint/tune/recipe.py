@@ -105,7 +105,7 @@ def train(recipe: DictConfig, ranks: Ranks, stop: Stop) -> None:
         loop.load_best()
         allocator.give_back()  # what steps took is of no use to copies of weights
         with allocator.giving_back():
-            if recipe.get("frozen_dtype"):
+            if _frozen_dtype(recipe):
                 convert_frozen(loop.model, training.get_dtype(recipe.dtype, device=ranks.device))
             weights = full_weights(loop.model, ranks)
             if ranks.leads:
@@ -221,7 +221,7 @@ def build_model(recipe: DictConfig, ranks: Ranks, method: Method, checkpointer: 
     with training.set_default_dtype(dtype), method.place(ranks):
         model = method.build(recipe.model)
     method.prepare(model, checkpointer.load_checkpoint()[training.MODEL_KEY], ranks)
-    if name := recipe.get("frozen_dtype"):
+    if name := _frozen_dtype(recipe):
         convert_frozen(model, training.get_dtype(name, device=ranks.device))
     if recipe.get("compile"):
         training.compile_model(model, verbose=False)
@@ -244,14 +244,19 @@ def _refuse(recipe: DictConfig, ranks: Ranks) -> None:
         node = recipe.get(parent) if parent else recipe
         if OmegaConf.is_dict(node) and node.get(name):
             raise SettingsError(f"{key} is not for this recipe", where="the recipe", hint=instead)
-    if recipe.get("frozen_dtype") not in (None, recipe.dtype) and not (
-        _is_plain_lora(recipe) and ranks.size == 1
-    ):
-        raise SettingsError(
-            "frozen_dtype is for LoRA without dropout, with fused_layers, in one process",
-            where="the recipe",
-            hint="leave it out",
-        )
+    if frozen := _frozen_dtype(recipe):
+        if frozen != "fp32":
+            raise SettingsError(
+                f"frozen_dtype is fp32 or the run's own format, and not {frozen}",
+                where="the recipe",
+                hint="leave it out",
+            )
+        if not (_is_plain_lora(recipe) and ranks.size == 1):
+            raise SettingsError(
+                "frozen_dtype is for LoRA without dropout, with fused_layers, in one process",
+                where="the recipe",
+                hint="leave it out",
+            )
     if recipe.get("enable_activation_offloading") and (
         recipe.device == "cpu" or not recipe.get("enable_activation_checkpointing")
     ):
@@ -259,6 +264,12 @@ def _refuse(recipe: DictConfig, ranks: Ranks) -> None:
             "enable_activation_offloading needs a GPU and enable_activation_checkpointing",
             where="the recipe",
         )
+
+
+def _frozen_dtype(recipe: DictConfig) -> str | None:
+    """Of the weights that an adapter is trained beside; None for the run's own."""
+    named = recipe.get("frozen_dtype")
+    return None if named in (None, recipe.dtype) else str(named)
 
 
 def _is_plain_lora(recipe: DictConfig) -> bool:

@@ -124,7 +124,7 @@ def file_for(folder: Path, recipe: DictConfig) -> Path:
     made_from = {
         "files": [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files],
         "model": {name: value for name, value in model.items() if "lora" not in str(name)},
-        "dtype": recipe.dtype,
+        "dtype": recipe.get("frozen_dtype") or recipe.dtype,
     }
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     return folder / f"{digest[:16]}.safetensors"

@@ -362,6 +362,18 @@ def test_frozen_weights_in_another_format_are_for_plain_lora(
         train(recipe(tiny_model, tmp_path / "run", *asked, dtype="bf16", **settings))
 
 
+def test_frozen_weights_are_not_put_into_a_narrower_format(tiny_model: Path, tmp_path: Path):
+    with pytest.raises(SettingsError, match="fp32 or the run's own format, and not bf16"):
+        train(recipe(tiny_model, tmp_path / "run", "frozen_dtype=bf16"))
+
+
+def test_the_runs_own_format_is_no_other_one(tiny_model: Path, tmp_path: Path):
+    given: dict[str, Any] = {"method": "qlora", "dtype": "bf16"}
+    plain = train(recipe(tiny_model, tmp_path / "plain", **given))
+    asked = train(recipe(tiny_model, tmp_path / "run", "frozen_dtype=bf16", **given))
+    assert losses(asked) == losses(plain)
+
+
 def test_offloading_needs_a_gpu(tiny_model: Path, tmp_path: Path):
     with pytest.raises(SettingsError, match="needs a GPU"):
         train(recipe(tiny_model, tmp_path / "run", "enable_activation_offloading=true"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from entrypoint.quantization.nf4 import GRID
+from entrypoint.quantization import nf4
 from entrypoint.quantization.rounding import (
     Grid,
     Integers,
@@ -14,7 +14,7 @@ from entrypoint.quantization.rounding import (
 )
 
 GROUP = 32
-INTEGERS = Integers()
+INTEGERS, GRID = Integers(), nf4.numbers(torch.device("cpu"))
 EIGHTHS = Table(torch.arange(-8, 8) / 8, largest=[one / 8 for one in Integers.largest])
 """The same numbers at other scales, but where one lies in the middle between two."""
 GRIDS = pytest.mark.parametrize("grid", [INTEGERS, EIGHTHS, GRID], ids=["4 bits", "table", "nf4"])

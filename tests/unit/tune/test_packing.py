@@ -151,7 +151,6 @@ def test_the_last_layer_ends_at_tokens_with_a_label(recomputed: bool):
         ((3, 4), (1, 4, 5), [range(2), range(3, 6)]),
         ((3, 4), (2, 3), [range(3), range(3, 4)]),
         ((3, 4, 2), (1, 8), [range(2), range(7, 9)]),
-        ((3, 4), (), [range(3), range(3, 7)]),
     ],
 )
 def test_rows_end_at_the_last_token_that_is_asked_for(
