@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -39,7 +38,7 @@ from entrypoint.models.source import short_name
 from entrypoint.models.tokenizers import CONVERT
 from entrypoint.objectives import said
 from entrypoint.plan import Plan, make_plan
-from entrypoint.preparation import check_rows, meeting
+from entrypoint.preparation import check_rows
 from entrypoint.quantization.folder import capability, check_sizes, quantize
 from entrypoint.quantizing import samples_of_run
 from entrypoint.rendering import as_wide_as_fits
@@ -113,6 +112,7 @@ def fine_tune(
     settings: Settings,
     environ: Mapping[str, str],
     *,
+    met: AbstractContextManager[Any] | None = None,
     before: Before = nothing,
     told: Told = nowhere,
 ) -> None:
@@ -120,6 +120,7 @@ def fine_tune(
     first process of every other node trains as rank 0 decided, the rest wait.
 
     Args:
+        met: see `entrypoint.meeting`; left when all is decided.
         before: is given manifest and recipe of a run that is about to start; may refuse it.
         told: is given the result.
 
@@ -129,7 +130,7 @@ def fine_tune(
     with zero_first.join(topology.read_start(environ), environ) as team:
         start = team.start
         if start.rank == 0:
-            lead(settings, topology.alone(environ), team, before, told)
+            lead(settings, topology.alone(environ), team, met or nullcontext(), before, told)
         elif start.leads_node and start.nodes > 1:
             nodes.help_out(settings, topology.alone(environ), team)
         else:
@@ -137,12 +138,16 @@ def fine_tune(
 
 
 def lead(
-    settings: Settings, environ: Mapping[str, str], team: Team, before: Before, told: Told
+    settings: Settings,
+    environ: Mapping[str, str],
+    team: Team,
+    met: AbstractContextManager[Any],
+    before: Before,
+    told: Told,
 ) -> None:
     """Plan, train, and do what --then asks for."""
     console = Console(highlight=False, soft_wrap=True)
-    # a model of the hub or the built-in one may have to come first, which takes longer
-    with nullcontext() if settings.dry_run else meeting(Path(settings.model), environ):
+    with met:
         prepared = prepare(settings, environ, team.start)
     show_plan(prepared.plan, prepared.estimate, console)
     if settings.dry_run:

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from entrypoint.command import tokenizer_command
 from entrypoint.data import report
 from entrypoint.data.chat import Chat, TrainOn
 from entrypoint.data.checks import Policy, policies
@@ -21,18 +20,18 @@ from entrypoint.data.folder import DESCRIPTION, Request
 from entrypoint.data.prepare import Inspector, check_free, prepare
 from entrypoint.data.shapes import PRESETS, Preset
 from entrypoint.data.source import short_name
-from entrypoint.data.tokenizer import place_of, texts_of
+from entrypoint.data.tokenizer import texts_of
 from entrypoint.data.tokens import TokenInspector
 from entrypoint.data.trained import check_trained
 from entrypoint.errors import ModelError, SettingsError
 from entrypoint.files import write_json
+from entrypoint.meeting import meeting
 from entrypoint.models import source as model_source
 from entrypoint.models.companions import FAST
 from entrypoint.models.embedded.materialise import cache_folder
 from entrypoint.models.tokenizers import CHAT_TOKENIZER, CONVERT
 from entrypoint.noise import hide_loading_bars
 from entrypoint.plan import LONGEST_ROW
-from entrypoint.process import beside
 from entrypoint.progress import say
 from entrypoint.results import Told, nowhere
 from entrypoint.run_folder import default_output
@@ -200,14 +199,3 @@ def chat_of(model: Path, environ: Mapping[str, str], train_on: TrainOn = "all") 
     with meeting(model, environ):
         pass
     return Chat(str(model), train_on, environ)
-
-
-@contextmanager
-def meeting(model: Path, environ: Mapping[str, str]) -> Iterator[None]:
-    """While inside, a tokenizer that was never met is asked about, by a process beside this one.
-    When that fails, Chat asks again and says why."""
-    if not (model / FAST).is_file() or place_of(model, environ).is_file():
-        yield
-        return
-    with beside(tokenizer_command(model), environ):
-        yield

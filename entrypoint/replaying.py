@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from entrypoint import hub, pipeline
 from entrypoint.errors import SettingsError
+from entrypoint.meeting import meeting
 from entrypoint.recorded import absolute, rows_of
 from entrypoint.results import Told, nowhere
 from entrypoint.runs.differences import INPUTS, Difference, differing, parts_of
@@ -102,7 +104,8 @@ def replay(
             }
         )
 
-    pipeline.fine_tune(settings, environ, before=look, told=compare)
+    met = nullcontext() if dry_run else meeting(Path(settings.model), environ)
+    pipeline.fine_tune(settings, environ, met=met, before=look, told=compare)
 
 
 def settings_of(run: Run, *, output: Path | None, dry_run: bool) -> Settings:

@@ -2,6 +2,8 @@
 
 import functools
 import os
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import click
@@ -61,12 +63,19 @@ def training_options(*own: Decorator[Any]) -> Decorator[Any]:
 
 def run(objective: Objective, given: dict[str, Any]) -> None:
     """Fine-tune, in as many processes as there are."""
-    from entrypoint import pipeline
+    from entrypoint import topology
+    from entrypoint.meeting import meeting
     from entrypoint.results import telling
 
-    with telling(given.pop("as_json")) as told:
+    with telling(given.pop("as_json")) as told, ExitStack() as met:
         settings = Settings(objective=objective, explicit=explicit(given), **given)
-        pipeline.fine_tune(settings, os.environ, told=told)
+        # a model of the hub or the built-in one may have to come first, which takes longer
+        if not settings.dry_run and topology.read_start(os.environ).rank == 0:
+            met.enter_context(meeting(Path(settings.model), os.environ))
+        # imports a lot, meanwhile
+        from entrypoint import pipeline
+
+        pipeline.fine_tune(settings, os.environ, met=met, told=told)
 
 
 def explicit(

@@ -21,7 +21,7 @@ ORDER = (
     "objectives", "machines", "activations", "memory", "inputs", "loggers", "tracking",
     "templates", "presets",
     "evaluation.request", "evaluation.expected",
-    "plan", "render", "estimate", "fitting", "sizing", "rendering", "command", "process",
+    "plan", "render", "estimate", "fitting", "sizing", "rendering", "command", "process", "meeting",
     "manifest", "recorded", "launch", "stock",
     "nodes", "collect", "quantization", "quantizing", "chatting",
     "export", "uploading", "exporting",
