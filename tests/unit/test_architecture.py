@@ -122,3 +122,22 @@ def test_a_dry_run_imports_no_torch():
         (sys.executable, "-c", code), capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_tokenizer_is_asked_about_while_the_pipeline_is_imported():
+    code = (
+        "import contextlib, sys\n"
+        "from entrypoint import cli, meeting\n"
+        "@contextlib.contextmanager\n"
+        "def asked(model, environ):\n"
+        "    assert 'entrypoint.pipeline' not in sys.modules\n"
+        "    print('asked about', model)\n"
+        "    sys.exit(0)\n"
+        "    yield\n"
+        "meeting.meeting = asked\n"
+        "cli.run(['sft', '--model', 'somewhere'])"
+    )
+    ended = subprocess.run(
+        (sys.executable, "-c", code), capture_output=True, text=True, check=False
+    )
+    assert ended.stdout == "asked about somewhere\n", ended.stderr
