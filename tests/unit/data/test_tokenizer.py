@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 from transformers import AutoTokenizer
 
-from entrypoint import preparation
+from entrypoint import meeting, preparation
 from entrypoint.command import Command
 from entrypoint.data import tokenizer
 from entrypoint.data.tokenizer import load
@@ -102,5 +102,5 @@ def test_a_tokenizer_that_cannot_be_asked_apart_is_asked_here(
     tiny_model: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ):
     failing = Command(argv=(sys.executable, "-c", "raise SystemExit(1)"), environment={})
-    monkeypatch.setattr(preparation, "tokenizer_command", lambda _: failing)
+    monkeypatch.setattr(meeting, "tokenizer_command", lambda _: failing)
     assert preparation.chat_of(tiny_model, environ).tokenizer.backend.encode(TEXT).ids
