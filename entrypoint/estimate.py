@@ -96,14 +96,14 @@ def switches_of(recipe: str) -> Switches:
         fused=bool(found.get("fused_layers")),
         checkpointing=bool(found.get("enable_activation_checkpointing")),
         moments=MOMENTS.get(optimizer, 2),
-        frozen_dtype=_format(found, "frozen_dtype"),
-        second_dtype=_format(found, "teacher_dtype"),
+        frozen_dtype=_number_format(found, "frozen_dtype"),
+        second_dtype=_number_format(found, "teacher_dtype"),
         chunked=found.get("objective", "sft") == "dpo"
         or not _component(found, "loss").startswith(TORCHTUNES_OWN_LOSS),
     )
 
 
-def _format(recipe: Any, key: str) -> str | None:
+def _number_format(recipe: Any, key: str) -> str | None:
     named = recipe.get(key)
     if named not in (None, *BYTES_PER_ELEMENT):
         raise SettingsError(

@@ -241,7 +241,7 @@ def show_plan(plan: Plan, estimate: Estimate, console: Console) -> None:
         "saving": f"every {settings.save_every} steps, the last {settings.keep} are kept"
         + (f"; validation every {settings.eval_every}" if settings.eval_every else ""),
         "metrics": ", ".join((plan.folder.metrics.name, *plan.variables["loggers"])),
-        "world": f"{world.device}, {world.dtype}{beside(estimate)}, {world.cores} CPU cores"
+        "world": f"{world.device}, {world.dtype}{of_frozen(estimate)}, {world.cores} CPU cores"
         + (f", {world.ranks} processes" if world.ranks > 1 else "")
         + (f" on {world.nodes} nodes" if world.nodes > 1 else ""),
         "memory": sizing.in_short(estimate),
@@ -252,8 +252,8 @@ def show_plan(plan: Plan, estimate: Estimate, console: Console) -> None:
         console.print(f"{name:<7} {value}", markup=False)
 
 
-def beside(estimate: Estimate) -> str:
-    """The number format of frozen weights, where it is another one."""
+def of_frozen(estimate: Estimate) -> str:
+    """The number format of frozen weights in words, where it is another one."""
     frozen = estimate.asked.switches.frozen_dtype
     return "" if frozen in (None, estimate.dtype) else f" (frozen weights in {frozen})"
 

@@ -92,7 +92,7 @@ def load(
     """
     from transformers import GenerationConfig
 
-    files = Weights(checkpoint, world)
+    files = Files(checkpoint, world)
     model = files.model
     quantize_one = _quantization(scheme, world)
     if rows:
@@ -150,7 +150,7 @@ def _quantization(scheme: Scheme, world: World) -> Callable[[Any, str], None]:
 
 def _round_by(
     rows: Sequence[Sequence[int]],
-    files: "Weights",
+    files: "Files",
     scheme: Scheme,
     world: World,
     alone: Collection[str],
@@ -224,7 +224,7 @@ def _way(model: Any, scheme: Scheme, world: World) -> Any:
     return Way(keep=Spread, round_one=smooth)
 
 
-class Weights:
+class Files:
     """A model without weights, and the files that they are in.
 
     Raises:

@@ -159,7 +159,7 @@ def test_the_first_lines_say_what_the_recipe_says_of_frozen_weights(
         monkeypatch.setattr(hardware, "is_slow_in_bf16", lambda: slow)
         given = Settings(model=str(tiny_model), device="cpu", dtype="bf16", overrides=overrides)
         prepared = pipeline.prepare(replace(given, output=tmp_path / "run"), {})
-        return pipeline.beside(prepared.estimate)
+        return pipeline.of_frozen(prepared.estimate)
 
     wide = " (frozen weights in fp32)"
     assert said() == wide
