@@ -161,13 +161,15 @@ def _round_by(
     from entrypoint.quantization.calibration import decoder_layers, round_layers
 
     model = files.model
-    names = {module: name for name, module in model.named_modules()}
-    layers = decoder_layers(model)
+    layers, head = decoder_layers(model), model.get_output_embeddings()
+    # no others: a layer that is replaced would stay in memory
+    named = {layers, head, *layers}
+    names = {module: name for name, module in model.named_modules() if module in named}
     within = names[layers] + "."
     # what stands around the layers; an output head is not needed, and quantized later
-    head = names.get(model.get_output_embeddings(), "") + "."
+    around = names.get(head, "") + "."
     for name in files.unread():
-        if not name.startswith((within, head)):
+        if not name.startswith((within, around)):
             files.read(name)
 
     def fill(layer: nn.Module) -> None:

@@ -1,6 +1,8 @@
 """entrypoint.quantization: a whole model rounded by rows, layer by layer."""
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from entrypoint.data.writing import RowFile
 from entrypoint.errors import DataError, ModelError
+from entrypoint.quantization import nf4
 from entrypoint.quantization.calibration import Moment, Spread, Watch, decoder_layers
 from entrypoint.quantization.folder import quantize
 from entrypoint.quantization.samples import Calibration, token_ids
@@ -186,3 +189,23 @@ def test_a_model_without_a_list_of_layers_is_refused_with_the_way_out():
     with pytest.raises(ModelError, match="no list of its 3 layers") as caught:
         decoder_layers(Flat())
     assert "--calibration-rows 0" in str(caught.value.hint)
+
+
+def test_layers_whose_place_a_packed_one_takes_do_not_stay_in_memory(
+    tiny_model: Path, samples: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    replaced: list[tuple[str, weakref.ref[Any]]] = []
+    there: set[str] = set()
+    stock = nf4.put
+
+    def put(model: Any, name: str, weight: Any) -> None:
+        replaced.append((name, weakref.ref(model.get_submodule(name))))
+        stock(model, name, weight)
+        gc.collect()
+        if name.startswith("model.layers.1."):
+            there.update(before for before, layer in replaced if layer() is not None)
+
+    monkeypatch.setattr(nf4, "put", put)
+    quantize(tiny_model, Scheme(method="nf4"), WORLD, tmp_path / "rows", samples)
+    assert len(replaced) == 14
+    assert not {name for name in there if name.startswith("model.layers.0.")}
