@@ -176,7 +176,7 @@ class _Written(torch.autograd.Function):
             for block, seen in _blocks(key.shape[1]):
                 queries = _of_block(query, block, key)
                 weights = _weights(queries, key[:, seen], block)
-                _of_block(found, block, key).copy_(torch.bmm(weights, value[:, seen]))
+                _product(weights, value[:, seen], _of_block(found, block, key))
                 if key.shape[1] <= KEPT_PROBABILITIES:
                     kept.append(weights.to(q.dtype))
         ctx.save_for_backward(*beside, *kept)
@@ -206,15 +206,15 @@ class _Written(torch.autograd.Function):
                 weights = known.pop().to(wide) if known else _weights(queries, key[:, seen], block)
                 of_weights = torch.bmm(part, value[:, seen].transpose(1, 2))
                 of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-                _of_block(of_query, block, key).copy_(torch.bmm(of_scores, key[:, seen]))
-                to_key = torch.bmm(of_scores.transpose(1, 2), queries)
-                to_value = torch.bmm(weights.transpose(1, 2), part)
+                _product(of_scores, key[:, seen], _of_block(of_query, block, key))
+                to_key = of_scores.transpose(1, 2), queries
+                to_value = weights.transpose(1, 2), part
                 if block.stop == key.shape[1]:  # the last block, which comes first
-                    of_key.copy_(to_key)
-                    of_value.copy_(to_value)
+                    _product(*to_key, of_key)
+                    _product(*to_value, of_value)
                 else:
-                    of_key[:, seen] += to_key
-                    of_value[:, seen] += to_value
+                    of_key[:, seen] += torch.bmm(*to_key)
+                    of_value[:, seen] += torch.bmm(*to_value)
         found = []
         for number, result in enumerate(results):
             total = result.index_select(0, flat.home)
@@ -252,6 +252,14 @@ def _by_group(
     ]
 
 
+def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
+    """Batched product of [batch, n, k] and [batch, k, m] into a view."""
+    if out.is_contiguous():
+        torch.bmm(left, right, out=out)
+    else:  # what it would take one matrix after the other for
+        out.copy_(torch.bmm(left, right))
+
+
 def _of_block(queries: torch.Tensor, block: slice, key: torch.Tensor) -> torch.Tensor:
     """View of [batch, length, heads of a key x head_dim]: [batch, queries x heads, head_dim]"""
     part = queries[:, block]
@@ -276,7 +284,9 @@ def _weights(queries: torch.Tensor, key: torch.Tensor, block: slice) -> torch.Te
     count = block.stop - block.start
     mask = _causal(count, key.shape[1], queries.shape[1] // count, queries.dtype)
     scale = queries.shape[-1] ** -0.5
-    scores = torch.baddbmm(mask, queries, key.transpose(1, 2), alpha=scale)
+    scores = queries.new_empty(len(queries), queries.shape[1], key.shape[1])
+    # the mask afterwards: a product that is summed onto it would have it copied for each row first
+    scores.baddbmm_(queries, key.transpose(1, 2), beta=0, alpha=scale).add_(mask)
     return torch.softmax(scores, dim=-1)
 
 

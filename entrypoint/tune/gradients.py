@@ -32,14 +32,13 @@ class Norm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
         x, scale, inverse = ctx.saved_tensors
-        normed = x * inverse  # fp32
         wide = gradient.float()
         of_scale = None
         if ctx.needs_input_grad[1]:
-            of_scale = (wide * normed).flatten(0, -2).sum(0).to(scale.dtype)
-        wide = wide * scale
-        mean = torch.linalg.vecdot(wide, normed).div_(x.shape[-1]).unsqueeze(-1)
-        of_x = wide.sub_(normed.mul_(mean)).mul_(inverse)
+            of_scale = (wide * (x * inverse)).flatten(0, -2).sum(0).to(scale.dtype)
+        wide, x_wide = wide * scale, x.float()
+        along = torch.linalg.vecdot(wide, x_wide).div_(-x.shape[-1]).unsqueeze(-1)
+        of_x = wide.mul_(inverse).addcmul_(x_wide, along.mul_(inverse.pow(3)))
         return of_x.to(x.dtype), of_scale, None
 
 
@@ -67,15 +66,16 @@ def _turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
 
 
 def _project(x: torch.Tensor, weights: Weights) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """[tokens, inputs] -> [tokens, outputs], and the inner [tokens, rank] of the adapter, in the
-    format of x."""
+    """[tokens, inputs] -> [tokens, outputs], and what the adapter's second weight is multiplied
+    by, [tokens, rank], in the format of x."""
     weight, bias, a, b, scale = weights
     if a is None or b is None:
         return products.linear(x, weight, bias), None
-    inner = products.linear(x, a)
+    a, b = a.to(x.dtype), b.to(x.dtype)
+    inner = products.linear(x, a).mul_(scale)
     # the adapter's part comes first and is rounded by itself: in the first steps it is less than
     # the last bit of most results, and would be lost if it were added to these
-    return products.linear(x, weight, bias, products.linear(inner * scale, b)), inner
+    return products.linear(x, weight, bias, products.linear(inner, b)), inner
 
 
 def _gradients(
@@ -95,12 +95,12 @@ def _gradients(
     weight, _, a, b, scale = weights
     wide, of_inner = x.dtype, None
     if a is not None and b is not None:
-        of_inner = products.times(gradient, b, wide).mul_(scale)
+        of_inner = products.times(gradient, b.to(wide), wide).mul_(scale)
     if wanted[0]:
         of_x = products.times(gradient, weight, wide, of_x)
         if of_inner is not None:
             assert a is not None
-            products.times(of_inner, a, wide, of_x)
+            products.times(of_inner, a.to(wide), wide, of_x)
     if any(wanted[1:]):
         gradient = gradient.to(wide)
     return (
@@ -108,7 +108,7 @@ def _gradients(
         gradient.t() @ x if wanted[1] else None,
         gradient.sum(0) if wanted[2] else None,
         of_inner.t() @ x if wanted[3] and of_inner is not None else None,
-        (gradient.t() @ inner).mul_(scale) if wanted[4] and inner is not None else None,
+        products.outer(gradient, inner) if wanted[4] and inner is not None else None,
     )
 
 

@@ -210,9 +210,8 @@ class Loop:
         found = {"loss": loss, **dict(zip(sums, means, strict=True))}
         found["lr"] = self.optimizer.param_groups[0]["lr"]
         if self.habits.clip_grad_norm is not None:
-            norm: Any = nn.utils.clip_grad_norm_(
-                self.model.parameters(), self.habits.clip_grad_norm
-            )
+            weights = [one for group in self.optimizer.param_groups for one in group["params"]]
+            norm: Any = nn.utils.clip_grad_norm_(weights, self.habits.clip_grad_norm)
             found["grad_norm"] = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
         where = self.habits.logs, self.position.step + 1, self.position.epoch + 1
         check_finite(found, numbers, self.ranks, *where)

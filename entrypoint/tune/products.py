@@ -51,6 +51,20 @@ def linear(
     return out if bias is None else out.add_(bias)
 
 
+def outer(gradient: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+    """The gradient's transpose times what is as narrow as an adapter.
+
+    Args:
+        gradient: [tokens, outputs]
+        inner: [tokens, rank]
+
+    Returns:
+        [outputs, rank]
+    """
+    # in the other order MKL uses one thread
+    return (inner.t() @ gradient).t()
+
+
 def parts(weight: torch.Tensor) -> list[slice]:
     """Rows of a weight that are converted at a time."""
     rows = max(AT_ONCE // weight.shape[1], 1)

@@ -72,7 +72,8 @@ def bench(
 ) -> dict[str, Any]:
     """All rounds of one task, the contestants in turn."""
     data, tokens = folder / "rows", folder / "tokens.jsonl"
-    rows.write(rows.generate(), data, preference=task.objective == "dpo")
+    written = rows.largest_first(rows.generate(), task.rows_per_step, steps)
+    rows.write(written, data, preference=task.objective == "dpo")
     subprocess.run(
         (sys.executable, str(WORKERS / "tokens.py"), str(model), data / "train.jsonl", tokens),
         check=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())},

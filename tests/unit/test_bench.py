@@ -32,6 +32,16 @@ def test_rows_are_the_same_each_time_and_vary_in_length():
     assert all(row.answer != row.wrong for row in made)
 
 
+def test_the_largest_of_the_steps_comes_first_and_the_others_stay_in_order():
+    made = rows.generate()
+    found = rows.largest_first(made, rows_per_step=8, steps=12)
+    steps = [[len(row.question + row.answer) for row in found[8 * n : 8 * n + 8]] for n in range(12)]
+    assert max(map(sum, steps)) == sum(steps[0])
+    at = made.index(found[0])
+    assert 0 < at < 12 * 8
+    assert found == made[at : at + 8] + made[:at] + made[at + 8 :]
+
+
 def test_the_first_two_steps_are_not_counted():
     clock = [
         {"time": time, "cpu": 2 * time, "peak": 10 * time, "loss": 9.0} for time in (0, 50, 90)

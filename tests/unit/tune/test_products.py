@@ -49,6 +49,11 @@ def test_what_has_one_format_keeps_it():
     assert products.times(x, weight.t(), torch.bfloat16).equal(x @ weight.t())
 
 
+def test_a_narrow_gradient_is_that_of_the_plain_product():
+    gradient, inner = drawn(9, 12), drawn(9, 2)
+    torch.testing.assert_close(products.outer(gradient, inner), gradient.t() @ inner)
+
+
 @pytest.mark.parametrize("slow", [False, True])
 def test_only_bf16_of_a_slow_cpu_is_computed_in_fp32(slow: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(products, "SLOW_IN_BF16", slow)
